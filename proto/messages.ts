@@ -1,0 +1,326 @@
+// Messages between actors: msgpackr records; lists of block ids are flat binary, 32 bytes each. Every request is
+// idempotent: it may be lost, repeated, late or reordered. A field is added, never reused; readers ignore unknown ones.
+import { Packr } from "msgpackr";
+
+/** Version of the messages; an actor refuses a newer major number. */
+export const MESSAGE_VERSION = 1;
+
+/** The work queues. */
+export const queues = {
+  dedup: "dedup",
+  /** Blocks and nodes to put, reads. */
+  writer: "writer",
+  /** Storage upkeep: heads, fills, scrubs, deletions. */
+  upkeep: "upkeep",
+  reader: (host: string): string => `reader.${host}`,
+} as const;
+
+/** Subject of a job's progress events. */
+export function progressSubject(job: string): string {
+  return `progress.${job}`;
+}
+
+/** Storages and quorum, as sent. */
+export interface PolicyMessage {
+  readonly storages: readonly string[];
+  readonly quorum: number;
+}
+
+/** A copy to bring, or that was brought: storage identity and generation. */
+export interface CopyMessage {
+  readonly storage: string;
+  readonly generation: string;
+}
+
+/** Sessions authenticate each request by their token. */
+export interface SessionMessage {
+  readonly session: string;
+  readonly token: string;
+}
+
+/** One block of a `put`; offset and length are in the payload. */
+export interface PutBlockMessage {
+  readonly id: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly copies: readonly CopyMessage[];
+  /** How many of the copies make the quorum. */
+  readonly need: number;
+}
+
+/** What became of one block of a `put`. */
+export interface PutOutcomeMessage {
+  /** False: a copy was not named any more; claim again. */
+  readonly named: boolean;
+  /** Where it is durable (nodes) or placed (blocks). */
+  readonly durable: readonly CopyMessage[];
+  readonly storedBytes: number;
+}
+
+/** One object to read back. */
+export interface ReadBlockMessage {
+  readonly kind: "block" | "node";
+  readonly id: string;
+  /** Plaintext bytes expected. */
+  readonly length: number;
+}
+
+/** Where a plaintext lies in the payload, or why it could not be had. */
+export type ReadOutcomeMessage =
+  | { readonly ok: true; readonly offset: number; readonly length: number }
+  | { readonly ok: false; readonly code: string; readonly reason: string };
+
+/** The base of an incremental backup. */
+export interface BaseMessage {
+  readonly root: string;
+  readonly levels: number;
+  readonly sizeBytes: number;
+}
+
+/** What a backup did, in bytes and blocks. */
+export interface BackupCounts {
+  readonly bytesRead: number;
+  readonly blocksRead: number;
+  readonly bytesNew: number;
+  readonly blocksNew: number;
+  readonly bytesKnown: number;
+  readonly blocksKnown: number;
+  readonly bytesSparse: number;
+  readonly blocksSparse: number;
+  readonly bytesUnchanged: number;
+  readonly blocksUnchanged: number;
+  readonly bytesStored: number;
+}
+
+/** Counts of a backup that has done nothing. */
+export const NO_COUNTS: BackupCounts = {
+  bytesRead: 0,
+  blocksRead: 0,
+  bytesNew: 0,
+  blocksNew: 0,
+  bytesKnown: 0,
+  blocksKnown: 0,
+  bytesSparse: 0,
+  blocksSparse: 0,
+  bytesUnchanged: 0,
+  blocksUnchanged: 0,
+  bytesStored: 0,
+};
+
+/** A block that could not be restored. */
+export interface DamagedBlockMessage {
+  readonly id: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly reason: string;
+}
+
+/** Progress of a reader's job. */
+export interface ProgressMessage {
+  readonly phase: string;
+  readonly bytesDone: number;
+  readonly bytesTotal: number | null;
+  readonly bytesNew: number;
+  readonly bytesKnown: number;
+  readonly bytesSparse: number;
+}
+
+/** All requests, by type, with their replies. */
+export interface Requests {
+  claim: {
+    request: SessionMessage & {
+      readonly kind: "block" | "node";
+      readonly ids: Buffer;
+      readonly plainBytes: readonly number[];
+      readonly policy: PolicyMessage;
+      readonly impatient: boolean;
+    };
+    reply: {
+      readonly epoch: number;
+      readonly answers: readonly (
+        | { readonly kind: "known" }
+        | { readonly kind: "wait" }
+        | { readonly kind: "send"; readonly copies: readonly CopyMessage[]; readonly need: number }
+      )[];
+    };
+  };
+  commit: {
+    request: SessionMessage & {
+      readonly id: string;
+      readonly plain: Buffer;
+      readonly durable: readonly CopyMessage[];
+      readonly storedBytes: number;
+      readonly policy: PolicyMessage;
+      readonly level: number;
+      readonly index: number;
+    };
+    reply:
+      | { readonly kind: "committed" }
+      | {
+          readonly kind: "returned";
+          readonly children: readonly number[];
+          readonly self: boolean;
+          readonly storages: readonly string[];
+        };
+  };
+  /** Holds a known node at a place of the tree under construction. */
+  hold: {
+    request: SessionMessage & {
+      readonly id: string;
+      readonly level: number;
+      readonly index: number;
+    };
+    reply: { readonly held: boolean };
+  };
+  /** Plaintexts of nodes, undefined where there is none. */
+  nodes: {
+    request: { readonly ids: Buffer };
+    reply: { readonly plains: readonly (Buffer | null)[] };
+  };
+  alive: {
+    request: SessionMessage & { readonly horizon: number | null };
+    reply: Record<string, never>;
+  };
+  put: {
+    request: {
+      readonly kind: "block" | "node";
+      readonly blocks: readonly PutBlockMessage[];
+    };
+    reply: { readonly outcomes: readonly PutOutcomeMessage[] };
+  };
+  read: {
+    request: {
+      readonly blocks: readonly ReadBlockMessage[];
+      /** Read from this storage only. */
+      readonly storage: string | null;
+    };
+    /** The payload holds the plaintexts. */
+    reply: { readonly outcomes: readonly ReadOutcomeMessage[] };
+  };
+  /** A reader reads a device and builds its tree. Answered when the root is committed. */
+  backup: {
+    request: SessionMessage & {
+      readonly job: string;
+      readonly source: string;
+      readonly frozen: boolean;
+      readonly blockBytes: number;
+      readonly policy: PolicyMessage;
+      readonly base: BaseMessage | null;
+      /** Where the reader finds the hints, if there are any. */
+      readonly hints: string | null;
+      readonly strictHints: boolean;
+      /** Share of the unchanged blocks that is checked, and which round of the rotation it is. */
+      readonly sampleRate: number;
+      readonly sampleRound: number;
+      /** What a resumed backup has brought already. */
+      readonly placed: readonly {
+        readonly level: number;
+        readonly index: number;
+        readonly id: string;
+      }[];
+      readonly heartbeatMs: number;
+      readonly patienceMs: number;
+    };
+    reply: {
+      readonly root: string;
+      readonly sizeBytes: number;
+      readonly levels: number;
+      readonly counts: BackupCounts;
+      readonly warnings: readonly string[];
+      readonly labels: Readonly<Record<string, string>>;
+    };
+  };
+  /** Goes on after a refused finish: claims the root for these storages and commits it again. */
+  ensureRoot: {
+    request: SessionMessage & { readonly policy: PolicyMessage };
+    reply: { readonly root: string };
+  };
+  /** The backup's version is valid or given up: the reader forgets it. */
+  release: {
+    request: SessionMessage;
+    reply: Record<string, never>;
+  };
+  /** A reader writes a version onto a target. */
+  restore: {
+    request: SessionMessage & {
+      readonly job: string;
+      readonly target: string;
+      readonly root: string;
+      readonly levels: number;
+      readonly sizeBytes: number;
+      readonly blockBytes: number;
+      readonly offset: number;
+      readonly length: number;
+      readonly force: boolean;
+      readonly sparse: boolean;
+      readonly differential: boolean;
+      readonly keepGoing: boolean;
+      readonly storage: string | null;
+      readonly heartbeatMs: number;
+    };
+    reply: {
+      readonly bytesWritten: number;
+      readonly bytesZero: number;
+      readonly bytesEqual: number;
+      readonly damaged: readonly DamagedBlockMessage[];
+      readonly warnings: readonly string[];
+    };
+  };
+}
+
+/** Subject that tells the reader of a session to stop. */
+export function cancelSubject(session: string): string {
+  return `cancel.${session}`;
+}
+
+/** Names of the request types. */
+export type RequestType = keyof Requests;
+
+/** A request as it travels. */
+export interface Envelope {
+  readonly v: number;
+  readonly type: string;
+  /** Identity of the request: a repeated one has the same. */
+  readonly id: string;
+  /** Where the reply goes. */
+  readonly replyTo: string;
+  readonly body: unknown;
+}
+
+/** An error as it travels. */
+export interface ErrorMessage {
+  readonly code: string;
+  readonly message: string;
+  readonly remedy?: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+/** A reply as it travels. */
+export interface ReplyEnvelope {
+  readonly v: number;
+  readonly id: string;
+  readonly body?: unknown;
+  readonly error?: ErrorMessage;
+}
+
+const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: "number" });
+
+/** Encodes an envelope of either kind. */
+export function encodeMessage(message: Envelope | ReplyEnvelope): Buffer {
+  return packr.pack(message);
+}
+
+/** Decodes a message; its sender is one of ours, its version is checked by the receiver. */
+export function decodeMessage<T extends Envelope | ReplyEnvelope>(bytes: Uint8Array): T {
+  return packr.unpack(bytes) as T;
+}
+
+/** Encodes a progress event. */
+export function encodeProgress(progress: ProgressMessage): Buffer {
+  return packr.pack(progress);
+}
+
+/** Decodes a progress event. */
+export function decodeProgress(bytes: Uint8Array): ProgressMessage {
+  return packr.unpack(bytes) as ProgressMessage;
+}
