@@ -1,0 +1,132 @@
+// The other records of the metadata, as msgpack maps: read by people's tools, extended by adding fields.
+import { Packr } from "msgpackr";
+import type { BlockId, SessionId, StorageId, Token, VersionUid } from "#lib/core/ids.ts";
+import { NO_COUNTS, type BackupCounts } from "#proto/messages.ts";
+
+const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: "number" });
+
+/** Encodes any record of this file. */
+export function encodeRecord(record: object): Buffer {
+  return packr.pack(record);
+}
+
+/** Decodes a record of this file; the caller names its type. */
+export function decodeRecord<T>(bytes: Buffer): T {
+  return packr.unpack(bytes) as T;
+}
+
+/** The schema of the metadata that this code writes; a newer one is refused. */
+export const METADATA_SCHEMA = 1;
+
+/** `config`: what holds for the whole repository. */
+export interface RepositoryRecord {
+  readonly schema: number;
+  /** Identity of the repository, 16 hex digits: on every storage too. */
+  readonly repository: string;
+  readonly createdMs: number;
+  readonly blockBytes: number;
+  readonly hash: "blake3" | "hmac-sha256";
+}
+
+/** The storages that a version goes to, and how many must have it whole before it counts. */
+export interface Policy {
+  readonly storages: readonly StorageId[];
+  readonly quorum: number;
+}
+
+/** *in use*; *readonly*: counts, gets nothing new; *disabled*: counts for nothing; *retired*: for ever. */
+export type StorageState = "in-use" | "readonly" | "disabled" | "retired";
+
+/** `storage/<identity>`. */
+export interface StorageRecord {
+  readonly name: string;
+  readonly site: string;
+  readonly state: StorageState;
+  readonly addedMs: number;
+}
+
+/** `stamp/<storage>/<name>`: a stamp that this KV put there. */
+export interface StampRecord {
+  readonly run: number;
+  /** False while its put may still be under way. */
+  readonly confirmed: boolean;
+}
+
+/** `headAt/<storage>/<name>`: a head that this KV put there. */
+export interface HeadAtRecord {
+  readonly uid: VersionUid;
+  readonly revision: number;
+  readonly removed: boolean;
+  readonly state: "putting" | "confirmed" | "trash";
+}
+
+/** What a backup did. */
+export interface BackupStatistics extends BackupCounts {
+  readonly durationMs: number;
+}
+
+/** Statistics of a backup that did nothing. */
+export const NO_STATISTICS: BackupStatistics = { ...NO_COUNTS, durationMs: 0 };
+
+/** *incomplete* until its backup ended; *invalid* while its root is marked; *removed*: a tombstone. */
+export type VersionState = "incomplete" | "valid" | "invalid" | "removed";
+
+/** `version/<uid>`. */
+export interface VersionRecord {
+  readonly uid: VersionUid;
+  readonly volume: string;
+  readonly snapshot: string;
+  readonly createdMs: number;
+  readonly sizeBytes: number;
+  readonly blockBytes: number;
+  /** Height of the tree; the root is at level `levels - 1`. */
+  readonly levels: number;
+  readonly root: BlockId | undefined;
+  readonly state: VersionState;
+  readonly protected: boolean;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly policy: Policy;
+  readonly source: string;
+  readonly warnings: readonly string[];
+  readonly statistics: BackupStatistics | undefined;
+  /** Which round of the rotating sample of unchanged blocks it checked (0 without hints). */
+  readonly sampleRound: number;
+  /** Of its head; raised here before a new one is put. */
+  readonly revision: number;
+  /** The session that makes it, while it is incomplete. */
+  readonly session: SessionId | undefined;
+}
+
+/** *live*, *dead* (lost its lease or failed; resumable), *ended* (its token passes nowhere; being settled). */
+export type SessionState = "live" | "dead" | "ended";
+
+/** What a session does. Only backups claim and have a horizon. */
+export type SessionKind = "backup" | "restore" | "replicate";
+
+/** `session/<sid>`. */
+export interface SessionRecord {
+  readonly kind: SessionKind;
+  readonly state: SessionState;
+  readonly token: Token;
+  readonly startedMs: number;
+  /** When it was recorded dead or ended. */
+  readonly endedMs: number | undefined;
+  /** The version that it makes or reads. */
+  readonly uid: VersionUid;
+  readonly volume: string;
+  readonly source: string;
+  readonly policy: Policy | undefined;
+  /** Who runs it: host name and, for the OS lock that tells of its death, the lock's name. */
+  readonly host: string;
+  readonly lock: string;
+}
+
+/** `heartbeat/<sid>`. */
+export interface HeartbeatRecord {
+  readonly atMs: number;
+}
+
+/** `claim/<sid>/<id>`: what is to be sent. */
+export interface ClaimRecord {
+  readonly kind: "block" | "node";
+}

@@ -1,0 +1,332 @@
+// Storages know their KV (DESIGN §4.10): storage records, stamps, run numbers, heads as they were put, and trash.
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { StorageId, VersionUid } from "#lib/core/ids.ts";
+import type { Kv, KvReader, KvTransaction } from "#lib/ports/kv.ts";
+import { placedAt } from "../block-record.ts";
+import { key, keyAfter, parse, prefixRange, range } from "../keyspace.ts";
+import { queueTrash, readBlock, readCounter, readRun, writeCounter } from "../ledger.ts";
+import {
+  decodeRecord,
+  encodeRecord,
+  type HeadAtRecord,
+  type StampRecord,
+  type StorageRecord,
+  type VersionRecord,
+} from "../records.ts";
+import { readVersion } from "./version.ts";
+
+/** All storages that this KV knows, retired ones too. */
+export function listStorages(
+  kv: Kv,
+): Promise<{ readonly storage: StorageId; readonly record: StorageRecord }[]> {
+  return kv.read(async (reader) =>
+    (await reader.range({ ...range.storages(), limit: 1000 })).map((entry) => ({
+      storage: parse.storage(entry.key),
+      record: decodeRecord<StorageRecord>(entry.value),
+    })),
+  );
+}
+
+/** Makes a storage count in this KV. An identity that was retired never comes back. */
+export function addStorage(kv: Kv, storage: StorageId, record: StorageRecord): Promise<void> {
+  return kv.transact(async (tx) => {
+    const value = await tx.get(key.storage(storage));
+    if (value !== undefined && decodeRecord<StorageRecord>(value).state === "retired") {
+      throw new AshlarError(ErrorCode.Refused, `storage ${record.name} was retired`, {
+        remedy: "make a new, empty storage",
+      });
+    }
+    tx.set(key.storage(storage), encodeRecord(record));
+  });
+}
+
+/** Begins a run that deletes: the next run number, and the stamp that says so, recorded before it is put. */
+export function beginRun(kv: Kv, storage: StorageId, stampName: string): Promise<number> {
+  return kv.transact(
+    async (tx) => {
+      const present = await tx.get(key.stamp(storage, stampName));
+      if (present !== undefined) return decodeRecord<StampRecord>(present).run;
+      const run = (await readRun(tx, storage)) + 1;
+      writeCounter(tx, key.run(storage), run);
+      const stamp: StampRecord = { run, confirmed: false };
+      tx.set(key.stamp(storage, stampName), encodeRecord(stamp));
+      return run;
+    },
+    { label: "free:stamp" },
+  );
+}
+
+/** A stamp's put has succeeded: from now on its absence means that the storage went back. */
+export function confirmStamp(kv: Kv, storage: StorageId, stampName: string): Promise<void> {
+  return kv.transact(
+    async (tx) => {
+      const value = await tx.get(key.stamp(storage, stampName));
+      if (value === undefined) return;
+      const stamp: StampRecord = { ...decodeRecord<StampRecord>(value), confirmed: true };
+      tx.set(key.stamp(storage, stampName), encodeRecord(stamp));
+    },
+    { label: "free:stamp" },
+  );
+}
+
+/** The stamps that this KV put at a storage, by name. */
+export function readStamps(kv: Kv, storage: StorageId): Promise<Map<string, StampRecord>> {
+  return readNamed<StampRecord>(kv, range.stamps(storage), (at) => parse.stamp(at).name);
+}
+
+/** The heads that this KV put at a storage, by name. */
+export function readHeadsAt(kv: Kv, storage: StorageId): Promise<Map<string, HeadAtRecord>> {
+  return readNamed<HeadAtRecord>(kv, range.headsAt(storage), (at) => parse.headAt(at).name);
+}
+
+async function readNamed<T>(
+  kv: Kv,
+  where: { readonly start: Buffer; readonly end: Buffer },
+  nameOf: (at: Buffer) => string,
+): Promise<Map<string, T>> {
+  const out = new Map<string, T>();
+  let { start } = where;
+  for (;;) {
+    const from = start;
+    const entries = await kv.read((reader) =>
+      reader.range({ start: from, end: where.end, limit: 1000 }),
+    );
+    for (const entry of entries) out.set(nameOf(entry.key), decodeRecord<T>(entry.value));
+    const last = entries.at(-1);
+    if (last === undefined || entries.length < 1000) return out;
+    start = Buffer.concat([last.key, Buffer.of(0)]);
+  }
+}
+
+/** What one head at a storage is known as now, or undefined. */
+export function readHeadAt(
+  kv: Kv,
+  storage: StorageId,
+  name: string,
+): Promise<HeadAtRecord | undefined> {
+  return kv.read(async (reader) => {
+    const value = await reader.get(key.headAt(storage, name));
+    return value === undefined ? undefined : decodeRecord<HeadAtRecord>(value);
+  });
+}
+
+/**
+ * Prepares putting the owed head of a version: records its name. Undefined when none is owed, or the root is not placed at
+ * the storage yet (a last revision names no root and goes everywhere).
+ */
+export function planHead(
+  kv: Kv,
+  storage: StorageId,
+  uid: VersionUid,
+  nameFor: (version: VersionRecord) => string,
+): Promise<{ readonly name: string; readonly version: VersionRecord } | undefined> {
+  return kv.transact(
+    async (tx) => {
+      if ((await tx.get(key.owedHead(storage, uid))) === undefined) return undefined;
+      const version = await readVersion(tx, uid);
+      if (version === undefined || version.state === "incomplete") return undefined;
+      if (version.state !== "removed" && !(await rootPlaced(tx, version, storage)))
+        return undefined;
+      const name = nameFor(version);
+      const head: HeadAtRecord = {
+        uid,
+        revision: version.revision,
+        removed: version.state === "removed",
+        state: "putting",
+      };
+      tx.set(key.headAt(storage, name), encodeRecord(head));
+      return { name, version };
+    },
+    { label: "free:head" },
+  );
+}
+
+async function rootPlaced(
+  reader: KvReader,
+  version: VersionRecord,
+  storage: StorageId,
+): Promise<boolean> {
+  if (version.root === undefined) return false;
+  const record = await readBlock(reader, version.root);
+  return record !== undefined && placedAt(record, storage) !== undefined;
+}
+
+/**
+ * A head's put has succeeded: it is confirmed, the debt is paid when it is the current revision, and older heads of the
+ * version at this storage go to trash. `prefix` is the start of all head names of this version.
+ */
+export function confirmHead(
+  kv: Kv,
+  storage: StorageId,
+  name: string,
+  prefix: string,
+): Promise<void> {
+  return kv.transact(
+    async (tx) => {
+      const value = await tx.get(key.headAt(storage, name));
+      if (value === undefined) return;
+      const head = decodeRecord<HeadAtRecord>(value);
+      if (head.state !== "putting") return;
+      tx.set(key.headAt(storage, name), encodeRecord({ ...head, state: "confirmed" }));
+      const version = await readVersion(tx, head.uid);
+      if (version?.revision === head.revision) tx.clear(key.owedHead(storage, head.uid));
+      await trashHeads(
+        tx,
+        storage,
+        prefix,
+        (other, otherName) => other.revision <= head.revision && otherName !== name,
+      );
+      if (version?.state === "removed" && version.revision === head.revision) {
+        await trashLastHeads(tx, version, prefix);
+      }
+    },
+    { label: "free:head" },
+  );
+}
+
+async function trashHeads(
+  tx: KvTransaction,
+  storage: StorageId,
+  prefix: string,
+  which: (head: HeadAtRecord, name: string) => boolean,
+): Promise<void> {
+  let start = key.headAt(storage, prefix);
+  const end = key.headAt(storage, `${prefix}\u007f`);
+  // Heads in trash stay known for ever, so a version whose labels changed often has more than one page of them.
+  for (;;) {
+    const entries = await tx.range({ start, end, limit: 1000 });
+    for (const entry of entries) {
+      const head = decodeRecord<HeadAtRecord>(entry.value);
+      const { name } = parse.headAt(entry.key);
+      if (head.state === "trash" || !which(head, name)) continue;
+      tx.set(entry.key, encodeRecord({ ...head, state: "trash" }));
+      await queueTrash(tx, storage, name);
+    }
+    const last = entries.at(-1);
+    if (last === undefined || entries.length < 1000) return;
+    start = keyAfter(last.key);
+  }
+}
+
+/** A last revision is kept until every storage of the policy has it; then it goes as well. */
+async function trashLastHeads(
+  tx: KvTransaction,
+  version: VersionRecord,
+  prefix: string,
+): Promise<void> {
+  for (const storage of version.policy.storages) {
+    if ((await tx.get(key.owedHead(storage, version.uid))) !== undefined) return;
+  }
+  for (const storage of version.policy.storages) {
+    await trashHeads(tx, storage, prefix, () => true);
+  }
+}
+
+/** A page of trash. */
+export interface TrashPage {
+  /** What may be deleted: entries of an earlier run than the one that asks. */
+  readonly names: string[];
+  readonly next: Buffer | undefined;
+}
+
+/** Some trash of a storage whose names start with `prefix`, of an earlier run than `run`, from `from` on. */
+export async function listTrash(
+  kv: Kv,
+  storage: StorageId,
+  run: number,
+  page: { readonly prefix: string; readonly from: Buffer | undefined; readonly limit: number },
+): Promise<TrashPage> {
+  const { start, end } = prefixRange(key.trash(storage, page.prefix));
+  const { from, limit } = page;
+  const entries = await kv.read((reader) => reader.range({ start: from ?? start, end, limit }));
+  const last = entries.at(-1);
+  return {
+    names: entries
+      .filter((entry) => Number(entry.value.readBigUInt64LE(0)) < run)
+      .map((entry) => parse.trash(entry.key).name),
+    next: last === undefined || entries.length < limit ? undefined : keyAfter(last.key),
+  };
+}
+
+/**
+ * Objects were deleted by run `run`: their trash entries go, but for those that were written again meanwhile, for a put that
+ * arrived late. Heads stay known for ever, as trash: a put that arrives late must be recognised as ours, or it would look
+ * like the head of a cloned KV.
+ */
+export function clearTrash(
+  kv: Kv,
+  storage: StorageId,
+  run: number,
+  names: readonly string[],
+): Promise<void> {
+  return kv.transact(
+    async (tx) => {
+      const keys = names.map((name) => key.trash(storage, name));
+      for (const [index, value] of (await tx.getMany(keys)).entries()) {
+        if (value !== undefined && Number(value.readBigUInt64LE(0)) < run) {
+          tx.clear(keys[index] as Buffer);
+        }
+      }
+    },
+    { durable: false, label: "free:trash" },
+  );
+}
+
+/** How many heads, or copies of blocks and nodes, are owed to a storage (counted up to `limit`). */
+export function countOwed(
+  kv: Kv,
+  storage: StorageId,
+  limit: number,
+): Promise<{ readonly heads: number; readonly copies: number }> {
+  return kv.read(async (reader) => ({
+    heads: (await reader.range({ ...range.owedHeads(storage), limit })).length,
+    copies: (await reader.range({ ...range.owed(storage), limit })).length,
+  }));
+}
+
+/** The current run number of a storage. */
+export function currentRun(kv: Kv, storage: StorageId): Promise<number> {
+  return kv.read((reader) => readCounter(reader, key.run(storage), 0));
+}
+
+/** Some versions whose heads are owed to a storage, from `from` on. */
+export async function listOwedHeads(
+  kv: Kv,
+  storage: StorageId,
+  from: Buffer | undefined,
+  limit: number,
+): Promise<{ readonly uids: VersionUid[]; readonly next: Buffer | undefined }> {
+  const { start, end } = range.owedHeads(storage);
+  const entries = await kv.read((reader) => reader.range({ start: from ?? start, end, limit }));
+  const last = entries.at(-1);
+  return {
+    uids: entries.map((entry) => parse.owedHead(entry.key).uid),
+    next: last === undefined || entries.length < limit ? undefined : keyAfter(last.key),
+  };
+}
+
+/**
+ * Sweep (DESIGN §4.9): writes trash for those of the listed objects that no record names there in any state.
+ * @returns how many were orphans.
+ */
+export function sweepNames(
+  kv: Kv,
+  storage: StorageId,
+  objects: readonly {
+    readonly name: string;
+    readonly isNamed: (reader: KvReader) => Promise<boolean>;
+  }[],
+): Promise<number> {
+  return kv.transact(
+    async (tx) => {
+      let orphans = 0;
+      for (const object of objects) {
+        if (await object.isNamed(tx)) continue;
+        orphans += 1;
+        await queueTrash(tx, storage, object.name);
+      }
+      return orphans;
+    },
+    { label: "free:sweep" },
+  );
+}
