@@ -1,0 +1,23 @@
+// What every BlobStore driver says when an object is not there, or shorter than asked for.
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+
+/** The object is surely not there. */
+export function blobNotFound(location: string, name: string): AshlarError {
+  return new AshlarError(ErrorCode.NotFound, `${location} has no object ${name}`, {
+    details: { name },
+  });
+}
+
+/** The name is taken. */
+export function blobExists(location: string, name: string): AshlarError {
+  return new AshlarError(ErrorCode.AlreadyExists, `${location} has an object ${name} already`, {
+    details: { name },
+  });
+}
+
+/** The object has not the size that it must have. */
+export function blobSizeWrong(location: string, name: string, problem: string): AshlarError {
+  return new AshlarError(ErrorCode.Damaged, `object ${name} at ${location} ${problem}`, {
+    details: { name },
+  });
+}
