@@ -1,0 +1,271 @@
+// A backup, from its request to its acknowledgement: session, reader, finish, heads (DESIGN §4.1–4.6, 4.10).
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import { checkVolumeName } from "#lib/core/uid.ts";
+import type { BlockId, StorageId } from "#lib/core/ids.ts";
+import { placedAt } from "#lib/repository/block-record.ts";
+import { readBlock } from "#lib/repository/ledger.ts";
+import type { Policy, VersionRecord } from "#lib/repository/records.ts";
+import { finishVersion } from "#lib/repository/transactions/version.ts";
+import { listHolds } from "#lib/repository/transactions/session.ts";
+import { queues, type Requests } from "#proto/messages.ts";
+import { leaveResumable, startBackup, takeOver, type StartedBackup } from "./backup-session.ts";
+import type { CoordinatorContext } from "./context.ts";
+import { endDead, noticeDead, settle } from "./dead-sessions.ts";
+import type { BackupJob, BackupResult, JobOptions, StorageOutcome } from "./jobs.ts";
+import { watchReader } from "./watch-reader.ts";
+
+/** Rounds of a refused finish, and of a session that was taken for dead while it worked. */
+const FINISH_ROUNDS_MAX = 20;
+const FENCED_ROUNDS_MAX = 3;
+/** How long a backup waits at its end for storages that are slower than the quorum, in ms. */
+const DRAIN_MS = 10_000;
+
+/** Runs a backup; resolves when a quorum of its storages can restore it alone. */
+export async function runBackup(
+  context: CoordinatorContext,
+  job: BackupJob,
+  options: JobOptions = {},
+): Promise<BackupResult> {
+  checkVolumeName(job.volume);
+  const policy = choosePolicy(context, job);
+  await checkStorages(context, policy, job);
+  const startedMs = context.repo.clock.monotonic();
+  let started = await startBackup(context, job, policy);
+  for (let round = 1; ; round += 1) {
+    try {
+      const version = await runSession(context, job, started, startedMs, options);
+      return await acknowledge(context, job, started, version);
+    } catch (error) {
+      if (!isErrorCode(error, ErrorCode.Fenced) || round === FENCED_ROUNDS_MAX) throw error;
+      context.repo.log.warn("the session was taken for dead; going on with it", {
+        uid: started.uid,
+      });
+      started = await takeOver(context, started);
+    }
+  }
+}
+
+function choosePolicy(context: CoordinatorContext, job: BackupJob): Policy {
+  const { repo, settings } = context;
+  const names = job.storages ?? settings.storages;
+  const storages = [...new Set(names.map((name) => repo.storages.byName(name).id))];
+  const quorum = job.quorum ?? settings.quorum;
+  if (quorum < 1 || quorum > storages.length) {
+    throw new AshlarError(
+      ErrorCode.Usage,
+      `a quorum of ${quorum} does not fit ${storages.length} storages (${names.join(", ")})`,
+      { remedy: "name more storages, or a smaller quorum" },
+    );
+  }
+  return { storages, quorum };
+}
+
+async function checkStorages(
+  context: CoordinatorContext,
+  policy: Policy,
+  job: BackupJob,
+): Promise<void> {
+  const { repo, upkeep } = context;
+  const away = policy.storages.filter((storage) => !repo.storages.isAvailable(storage));
+  const needed = job.requireComplete === true ? policy.storages.length : policy.quorum;
+  const reasons = away.map((storage) => awayReason(context, storage));
+  if (policy.storages.length - away.length < needed) {
+    const wanted =
+      job.requireComplete === true ? "every storage is required" : `the quorum is ${policy.quorum}`;
+    throw new AshlarError(ErrorCode.Unavailable, `${reasons.join("; ")}: ${wanted}`, {
+      remedy: "mount the storage or make it reachable, or back up to others with --storage",
+    });
+  }
+  for (const reason of reasons) {
+    repo.log.warn(`${reason}: the backup goes on without it, and what it lacks is owed to it`);
+  }
+  await upkeep.guard(policy.storages);
+}
+
+function awayReason(context: CoordinatorContext, storage: StorageId): string {
+  const attached = context.repo.storages.list().find(({ id }) => id === storage);
+  const reason =
+    attached?.store instanceof AshlarError ? attached.store.message : "it is not configured";
+  return `storage ${attached?.name ?? storage} is away (${reason})`;
+}
+
+/** Reads and finishes; on a failure the session is left dead: resumable. */
+async function runSession(
+  context: CoordinatorContext,
+  job: BackupJob,
+  started: StartedBackup,
+  startedMs: number,
+  options: JobOptions,
+): Promise<VersionRecord> {
+  const { requester, host } = context;
+  const { session, token } = started;
+  const watch = watchReader(context.bus, session, options);
+  try {
+    const request = await readerRequest(context, job, started, watch.job);
+    const { body } = await requester.request(queues.reader(host), "backup", request);
+    return await finish(context, job, started, body, startedMs);
+  } catch (error) {
+    await leaveResumable(context, started).catch(() => undefined);
+    throw error;
+  } finally {
+    await requester
+      .request(queues.reader(host), "release", { session, token })
+      .catch(() => undefined);
+    await watch.stop();
+  }
+}
+
+async function readerRequest(
+  context: CoordinatorContext,
+  job: BackupJob,
+  started: StartedBackup,
+  watchedJob: string,
+): Promise<Requests["backup"]["request"]> {
+  const { settings, repo } = context;
+  const { base, version } = started;
+  const frozen = version.snapshot !== "";
+  return {
+    session: started.session,
+    token: started.token,
+    job: watchedJob,
+    source: job.source,
+    frozen,
+    blockBytes: version.blockBytes,
+    policy: version.policy,
+    base:
+      base === undefined
+        ? null
+        : { root: base.root as string, levels: base.levels, sizeBytes: base.sizeBytes },
+    hints: job.hints ?? null,
+    strictHints: job.strictHints ?? false,
+    sampleRate: settings.hintSample,
+    sampleRound: version.sampleRound,
+    placed: started.resumed && frozen ? await listHolds(repo.kv, started.session) : [],
+    heartbeatMs: Math.max(500, Math.floor(settings.leaseMs / 4)),
+    patienceMs: settings.patienceMs,
+  };
+}
+
+type Read = Requests["backup"]["reply"];
+
+/** Turns the version valid; while its root is in the way, the reader brings it to where it is wanted. */
+async function finish(
+  context: CoordinatorContext,
+  job: BackupJob,
+  started: StartedBackup,
+  read: Read,
+  startedMs: number,
+): Promise<VersionRecord> {
+  const { repo, requester, upkeep, host } = context;
+  const { session, token } = started;
+  await upkeep.drain(job.requireComplete === true ? DRAIN_MS * 6 : DRAIN_MS);
+  let root = read.root as BlockId;
+  for (let round = 0; round < FINISH_ROUNDS_MAX; round += 1) {
+    const result = await finishVersion(repo.kv, repo.random, {
+      session,
+      token,
+      nowMs: repo.clock.now(),
+      root,
+      sizeBytes: read.sizeBytes,
+      levels: read.levels,
+      statistics: { ...read.counts, durationMs: Math.round(repo.clock.monotonic() - startedMs) },
+      labels: read.labels,
+      warnings: read.warnings,
+      requireComplete: job.requireComplete ?? false,
+    });
+    if (result.kind === "valid") return result.version;
+    const policy = { storages: result.storages, quorum: result.storages.length };
+    const { body } = await requester.request(queues.reader(host), "ensureRoot", {
+      session,
+      token,
+      policy,
+    });
+    root = body.root as BlockId;
+  }
+  throw new AshlarError(ErrorCode.TryAgain, "the backup could not be placed at its storages", {
+    remedy: "run it again: it goes on where it stopped",
+  });
+}
+
+/** Heads, stamps, and only then the answer. */
+async function acknowledge(
+  context: CoordinatorContext,
+  job: BackupJob,
+  started: StartedBackup,
+  version: VersionRecord,
+): Promise<BackupResult> {
+  const { repo, upkeep } = context;
+  const { uid, policy } = version;
+  const heads = await upkeep.putHeads({ uid });
+  // The stamps are listed between putting a head and acknowledging it: a clone of the metadata may have been at work.
+  const withHead = heads.filter(({ owed }) => owed === 0).map(({ storage }) => storage);
+  const counting = await upkeep.checkStamps(withHead);
+  const needed = job.requireComplete === true ? policy.storages.length : policy.quorum;
+  if (policy.storages.filter((storage) => counting.includes(storage)).length < needed) {
+    const reasons = heads.flatMap(({ storage, reason }) =>
+      counting.includes(storage)
+        ? []
+        : [`${repo.storages.nameOf(storage)}: ${reason ?? "it could not be listed"}`],
+    );
+    throw new AshlarError(
+      ErrorCode.Unavailable,
+      `version ${uid} is stored, but too few storages took its head: ${reasons.join("; ")}`,
+      { remedy: "it is completed by the next backup or `ashlar gc`" },
+    );
+  }
+  await settle(context, started.session);
+  await endDead(
+    context,
+    await noticeDead(context),
+    ({ record }) => record.volume === version.volume && record.kind === "backup",
+  );
+  await catchUp(context, policy);
+  return {
+    uid,
+    sizeBytes: version.sizeBytes,
+    statistics: version.statistics as BackupResult["statistics"],
+    warnings: version.warnings,
+    storages: await outcomes(context, version),
+    resumed: started.resumed,
+  };
+}
+
+/** Storages that are there again get what they are owed. The version counts already: a failure here is only reported. */
+async function catchUp(context: CoordinatorContext, policy: Policy): Promise<void> {
+  const { repo, upkeep } = context;
+  for (const storage of policy.storages) {
+    if (!repo.storages.isAvailable(storage)) continue;
+    try {
+      const filled = await upkeep.fill(storage);
+      if (filled.filled > 0) {
+        repo.log.info(
+          `storage ${repo.storages.nameOf(storage)} got ${filled.filled} objects that it was owed`,
+        );
+      }
+      await upkeep.putHeads({ storage });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      repo.log.warn(`storage ${repo.storages.nameOf(storage)} stays owed: ${reason}`);
+    }
+  }
+}
+
+async function outcomes(
+  context: CoordinatorContext,
+  version: VersionRecord,
+): Promise<StorageOutcome[]> {
+  const { repo } = context;
+  const root = await repo.kv.read((reader) => readBlock(reader, version.root as BlockId));
+  return version.policy.storages.map((storage) => {
+    const complete = root !== undefined && placedAt(root, storage) !== undefined;
+    return {
+      storage: repo.storages.nameOf(storage),
+      complete,
+      reason: complete
+        ? undefined
+        : repo.storages.isAvailable(storage)
+          ? "owed"
+          : awayReason(context, storage),
+    };
+  });
+}

@@ -1,0 +1,189 @@
+// The session of a backup: a new one, or an interrupted one that is gone on with (DESIGN §4.6).
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import type { SessionId, Token, VersionUid } from "#lib/core/ids.ts";
+import { asVersionUid, createVersionUid } from "#lib/core/uid.ts";
+import type { Policy, VersionRecord } from "#lib/repository/records.ts";
+import { newSessionId, newToken } from "#lib/repository/repository.ts";
+import {
+  endSession,
+  hasBrought,
+  markDead,
+  resumeSession,
+  startSession,
+  type SessionEntry,
+} from "#lib/repository/transactions/session.ts";
+import { readVersion } from "#lib/repository/transactions/version.ts";
+import type { CoordinatorContext } from "./context.ts";
+import { noticeDead, settle } from "./dead-sessions.ts";
+import type { BackupJob } from "./jobs.ts";
+
+/** A backup's session, under a token that is ours. */
+export interface StartedBackup {
+  readonly session: SessionId;
+  readonly token: Token;
+  readonly uid: VersionUid;
+  readonly version: VersionRecord;
+  readonly base: VersionRecord | undefined;
+  readonly resumed: boolean;
+}
+
+/** Starts a session for a backup, or goes on with the one that an interrupted run of the same backup has left. */
+export async function startBackup(
+  context: CoordinatorContext,
+  job: BackupJob,
+  policy: Policy,
+): Promise<StartedBackup> {
+  const { repo } = context;
+  const blockBytes = job.blockBytes ?? repo.config.blockBytes;
+  const base = await findBase(context, job, blockBytes);
+  const sessions = await noticeDead(context);
+  for (const entry of sessions) {
+    const resumed = await tryResume(context, job, policy, blockBytes, base, entry);
+    if (resumed !== undefined) return resumed;
+  }
+  const session = newSessionId(repo.random);
+  const token = newToken(repo.random);
+  const uid =
+    job.uid === undefined ? createVersionUid(job.volume, repo.random) : asVersionUid(job.uid);
+  const nowMs = repo.clock.now();
+  const version: VersionRecord = {
+    uid,
+    volume: job.volume,
+    snapshot: job.snapshot ?? "",
+    createdMs: nowMs,
+    sizeBytes: 0,
+    blockBytes,
+    levels: 1,
+    root: undefined,
+    state: "incomplete",
+    protected: false,
+    labels: job.labels ?? {},
+    policy,
+    source: job.source,
+    warnings: [],
+    statistics: undefined,
+    sampleRound: base === undefined ? 0 : base.sampleRound + 1,
+    revision: 0,
+    session,
+  };
+  await startSession(repo.kv, {
+    session,
+    record: {
+      kind: "backup",
+      state: "live",
+      token,
+      startedMs: nowMs,
+      endedMs: undefined,
+      uid,
+      volume: job.volume,
+      source: job.source,
+      policy,
+      host: context.host,
+      lock: context.lock,
+    },
+    nowMs,
+    version,
+    ...(base === undefined ? {} : { reads: base.uid }),
+  });
+  return { session, token, uid, version, base, resumed: false };
+}
+
+/** The base must be valid, of the same volume and of the same block size. */
+async function findBase(
+  context: CoordinatorContext,
+  job: BackupJob,
+  blockBytes: number,
+): Promise<VersionRecord | undefined> {
+  if (job.base === undefined) return undefined;
+  const { base } = job;
+  const version = await context.repo.kv.read((reader) => readVersion(reader, base));
+  if (version === undefined || version.state === "removed") {
+    throw new AshlarError(ErrorCode.NotFound, `there is no version ${base} to take as the base`);
+  }
+  const problem =
+    version.state !== "valid"
+      ? `it is ${version.state}`
+      : version.volume !== job.volume
+        ? `it is of volume ${version.volume}`
+        : version.blockBytes !== blockBytes
+          ? `its blocks have ${version.blockBytes} bytes, not ${blockBytes}`
+          : undefined;
+  if (problem === undefined) return version;
+  throw new AshlarError(ErrorCode.Usage, `${base} cannot be the base: ${problem}`, {
+    remedy: "name a valid version of the same volume and block size, or back up without --base",
+  });
+}
+
+/** A backup of the same volume and source, to the same storages, that nobody works on any more, is gone on with. */
+async function tryResume(
+  context: CoordinatorContext,
+  job: BackupJob,
+  policy: Policy,
+  blockBytes: number,
+  base: VersionRecord | undefined,
+  entry: SessionEntry,
+): Promise<StartedBackup | undefined> {
+  const { repo } = context;
+  const { record } = entry;
+  const isSame =
+    record.kind === "backup" &&
+    record.state === "dead" &&
+    record.volume === job.volume &&
+    record.source === job.source &&
+    record.policy?.quorum === policy.quorum &&
+    record.policy.storages.join() === policy.storages.join() &&
+    (job.uid === undefined || job.uid === record.uid);
+  const isRecent = repo.clock.now() - (record.endedMs ?? 0) <= context.settings.resumeWindowMs;
+  if (!isSame || !isRecent) return undefined;
+  const version = await repo.kv.read((reader) => readVersion(reader, record.uid));
+  if (
+    version?.state !== "incomplete" ||
+    version.blockBytes !== blockBytes ||
+    version.snapshot !== (job.snapshot ?? "") ||
+    // Another base would have to be held: a new session does that.
+    base !== undefined
+  ) {
+    return undefined;
+  }
+  const token = newToken(repo.random);
+  const { host, lock } = context;
+  try {
+    await resumeSession(repo.kv, entry.session, { host, lock, token, nowMs: repo.clock.now() });
+  } catch (error) {
+    if (isErrorCode(error, ErrorCode.TryAgain)) return undefined;
+    throw error;
+  }
+  repo.log.info(`going on with the unfinished backup ${record.uid}`);
+  return {
+    session: entry.session,
+    token,
+    uid: record.uid,
+    version,
+    base: undefined,
+    resumed: true,
+  };
+}
+
+/** Takes a session back that others recorded as dead while it worked. */
+export async function takeOver(
+  context: CoordinatorContext,
+  started: StartedBackup,
+): Promise<StartedBackup> {
+  const { repo, host, lock } = context;
+  const token = newToken(repo.random);
+  await resumeSession(repo.kv, started.session, { host, lock, token, nowMs: repo.clock.now() });
+  return { ...started, token, resumed: true };
+}
+
+/** Records the session as dead. One that has brought nothing (a source that is not there) is not worth resuming. */
+export async function leaveResumable(
+  context: CoordinatorContext,
+  started: StartedBackup,
+): Promise<void> {
+  const { kv, clock } = context.repo;
+  const { session, token } = started;
+  const isDead = await markDead(kv, session, token, clock.now());
+  if (!isDead || (await hasBrought(kv, session))) return;
+  await endSession(kv, session, undefined, clock.now());
+  await settle(context, session);
+}

@@ -1,0 +1,35 @@
+// What coordinator jobs work with.
+import type { Requester } from "#lib/actor/requester.ts";
+import type { Bus } from "#lib/ports/bus.ts";
+import type { SessionEntry } from "#lib/repository/transactions/session.ts";
+import type { Repository } from "#lib/repository/repository.ts";
+import type { Upkeep } from "#lib/repository/upkeep.ts";
+
+/** Settings of a coordinator; times in ms. */
+export interface CoordinatorSettings {
+  /** A session without a heartbeat for so long is dead. */
+  readonly leaseMs: number;
+  /** How long a dead session stays resumable. */
+  readonly resumeWindowMs: number;
+  /** How long another session's promise to bring a block is waited for. */
+  readonly patienceMs: number;
+  /** Share of the blocks that hints call unchanged which is checked. */
+  readonly hintSample: number;
+  /** Names of the storages of a version, unless a job names others. */
+  readonly storages: readonly string[];
+  readonly quorum: number;
+}
+
+/** A coordinator's surroundings. */
+export interface CoordinatorContext {
+  readonly repo: Repository;
+  readonly bus: Bus;
+  readonly requester: Requester;
+  readonly upkeep: Upkeep;
+  readonly settings: CoordinatorSettings;
+  /** This host, and the name of the OS lock that this process holds. */
+  readonly host: string;
+  readonly lock: string;
+  /** False when the process that runs the session is known to be gone. */
+  readonly isOwnerAlive: (entry: SessionEntry) => boolean;
+}

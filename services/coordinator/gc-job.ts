@@ -1,0 +1,224 @@
+// `ashlar gc`: ends what nobody will resume, collects what nothing refers to, and brings every storage up to date. It may be
+// stopped anywhere and run again, and several may run at once: each step is a transaction that looks again.
+import { ErrorCode, isErrorCode, type AshlarError } from "#lib/core/errors.ts";
+import type { SessionId, StorageId } from "#lib/core/ids.ts";
+import type { Kv } from "#lib/ports/kv.ts";
+import { parse, range } from "#lib/repository/keyspace.ts";
+import { listSessions, type SessionEntry } from "#lib/repository/transactions/session.ts";
+import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
+import { listStorages } from "#lib/repository/transactions/storage.ts";
+import { collect, findHolders, type Collected, type CollectionHolder } from "./collection.ts";
+import type { CoordinatorContext } from "./context.ts";
+import { endDead, noticeDead } from "./dead-sessions.ts";
+import { planRemoval, type RemovalPlan } from "./plan-removal.ts";
+import type { UpkeepOptions } from "#lib/repository/upkeep.ts";
+
+/** What is to be collected. */
+export interface GcOptions {
+  /** End every dead session at once, instead of keeping it resumable; a live one never. */
+  readonly abandon?: boolean;
+  /** Compare the storages' listings with the records. */
+  readonly sweep?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: GcProgress) => void;
+}
+
+/** Where a collection is. */
+export interface GcProgress {
+  readonly phase: "collecting" | "filling" | "sweeping" | "deleting";
+  readonly storage: StorageId | undefined;
+  /** Sealed bytes. */
+  readonly bytesDone: number;
+}
+
+/** What was done at one storage. */
+export interface GcStorage {
+  readonly storage: StorageId;
+  /** Objects that no record named. */
+  readonly orphans: number;
+  /** Owed copies that were filled from other storages, and those that stay owed. */
+  readonly filled: number;
+  readonly owed: number;
+  readonly deleted: number;
+  readonly deleteFailed: number;
+  /** What could not be done there, as sentences. */
+  readonly reasons: readonly string[];
+  /** The storage and the metadata do not know each other: nothing was changed there. */
+  readonly refused: AshlarError | undefined;
+}
+
+/** Outcome of a collection. */
+export interface GcResult extends Collected {
+  readonly sessionsEnded: number;
+  readonly storages: readonly GcStorage[];
+  /** Sessions that keep something from being collected. */
+  readonly heldBy: readonly CollectionHolder[];
+}
+
+/** Collects; see {@link GcOptions}. What goes wrong at one storage is told in the result and does not keep the others. */
+export async function collectGarbage(
+  context: CoordinatorContext,
+  options: GcOptions = {},
+): Promise<GcResult> {
+  const { repo, settings } = context;
+  const { signal, onProgress } = options;
+  const sessions = await noticeDead(context);
+  const endable = await findEndable(context, sessions, options.abandon === true);
+  const sessionsEnded = await endDead(context, sessions, ({ session }) => endable.has(session));
+  await drainRechecks(repo.kv, signal);
+  const collected = await collect(repo.kv, {
+    signal,
+    onRemoved: (bytesDone) => onProgress?.({ phase: "collecting", storage: undefined, bytesDone }),
+  });
+  await repo.kv.flush();
+  const storages = (await listStorages(repo.kv))
+    .filter(({ record }) => record.state !== "retired")
+    .map(({ storage }) => new TendedStorage(context, storage, options));
+  // Heads and owed copies first, everywhere: what they replace goes to trash, and a removal is forgotten only when all
+  // storages know of it.
+  for (const storage of storages) await storage.attempt(() => storage.fill());
+  for (const storage of storages) await storage.attempt(() => storage.clean());
+  // Filled copies may have been what a mark waited for.
+  await drainRechecks(repo.kv, signal);
+  const heldBy = await findHolders(repo.kv, settings.resumeWindowMs);
+  return {
+    ...collected,
+    sessionsEnded,
+    storages: storages.map((storage) => storage.outcome()),
+    heldBy,
+  };
+}
+
+/** What {@link collectGarbage} would free now; nothing is changed. */
+export async function planCollection(
+  context: CoordinatorContext,
+  options: Pick<GcOptions, "abandon" | "signal"> = {},
+): Promise<RemovalPlan> {
+  const { repo, isOwnerAlive } = context;
+  const sessions: SessionEntry[] = [];
+  for (const entry of await listSessions(repo.kv)) {
+    const { record } = entry;
+    const isVanished = record.state === "live" && !isOwnerAlive(entry);
+    const endedMs = repo.clock.now();
+    sessions.push(isVanished ? { ...entry, record: { ...record, state: "dead", endedMs } } : entry);
+  }
+  const endable = await findEndable(context, sessions, options.abandon === true);
+  const { signal } = options;
+  return planRemoval(repo, [], { endedSessions: [...endable], ...(signal && { signal }) });
+}
+
+/** The sessions that nobody will resume: ended, or dead and abandoned, too old, or superseded. */
+async function findEndable(
+  context: CoordinatorContext,
+  sessions: readonly SessionEntry[],
+  abandon: boolean,
+): Promise<Set<SessionId>> {
+  const { repo, settings } = context;
+  const out = new Set<SessionId>();
+  for (const entry of sessions) {
+    const { state, kind, endedMs } = entry.record;
+    if (state === "live") continue;
+    const isOld = repo.clock.now() - (endedMs ?? 0) > settings.resumeWindowMs;
+    // Only backups are gone on with.
+    const isUseless = state === "ended" || kind !== "backup" || abandon || isOld;
+    if (isUseless || (await isSuperseded(repo.kv, entry))) out.add(entry.session);
+  }
+  return out;
+}
+
+/** Another version of the volume has turned valid since the backup began. */
+async function isSuperseded(kv: Kv, { record }: SessionEntry): Promise<boolean> {
+  const [latest] = await kv.read((reader) =>
+    reader.range({ ...range.volume(record.volume), limit: 1, reverse: true }),
+  );
+  return latest !== undefined && parse.volume(latest.key).createdMs > record.startedMs;
+}
+
+/** One storage while a collection tends it. */
+class TendedStorage {
+  readonly #context: CoordinatorContext;
+  readonly #storage: StorageId;
+  readonly #options: GcOptions;
+  readonly #reasons = new Set<string>();
+  #orphans = 0;
+  #filled = 0;
+  #owed = 0;
+  #deleted = 0;
+  #deleteFailed = 0;
+  #refused: AshlarError | undefined;
+
+  constructor(context: CoordinatorContext, storage: StorageId, options: GcOptions) {
+    this.#context = context;
+    this.#storage = storage;
+    this.#options = options;
+  }
+
+  /** Does a piece of work, unless the storage and the metadata turned out not to know each other. */
+  async attempt(work: () => Promise<void>): Promise<void> {
+    if (this.#refused !== undefined) return;
+    try {
+      await work();
+    } catch (error) {
+      this.#options.signal?.throwIfAborted();
+      if (!isErrorCode(error, ErrorCode.Refused)) throw error;
+      this.#refused = error;
+      this.#reasons.add(error.message);
+    }
+  }
+
+  async fill(): Promise<void> {
+    const { upkeep } = this.#context;
+    const storage = this.#storage;
+    const watched = this.#watched("filling");
+    const { filled, owed, reason } = await upkeep.fill(storage, watched);
+    this.#filled += filled;
+    this.#owed = owed;
+    if (owed > 0 && reason !== undefined) this.#reasons.add(reason);
+    // Also where nothing new is taken: a removal is told to every storage that counts.
+    for (const heads of await upkeep.putHeads({ storage }, watched)) {
+      if (heads.owed > 0 && heads.reason !== undefined) this.#reasons.add(heads.reason);
+    }
+  }
+
+  async clean(): Promise<void> {
+    const { upkeep, repo } = this.#context;
+    if (this.#options.sweep === true) {
+      const swept = await upkeep.sweep(this.#storage, this.#watched("sweeping"));
+      this.#orphans = swept.orphans;
+      if (swept.reason !== undefined) this.#reasons.add(swept.reason);
+    }
+    if (!(await hasTrash(repo.kv, this.#storage))) return;
+    const run = await upkeep.runDeletions(this.#storage, this.#watched("deleting"));
+    this.#deleted = run.deleted;
+    this.#deleteFailed = run.failed;
+    if (run.reason !== undefined) this.#reasons.add(run.reason);
+    // A storage that was full has room now.
+    if (this.#owed > 0 && run.deleted > 0) await this.fill();
+  }
+
+  #watched(phase: GcProgress["phase"]): UpkeepOptions {
+    const { signal, onProgress } = this.#options;
+    return {
+      ...(signal && { signal }),
+      onProgress: (bytesDone) => onProgress?.({ phase, storage: this.#storage, bytesDone }),
+    };
+  }
+
+  outcome(): GcStorage {
+    return {
+      storage: this.#storage,
+      orphans: this.#orphans,
+      filled: this.#filled,
+      owed: this.#owed,
+      deleted: this.#deleted,
+      deleteFailed: this.#deleteFailed,
+      reasons: [...this.#reasons],
+      refused: this.#refused,
+    };
+  }
+}
+
+async function hasTrash(kv: Kv, storage: StorageId): Promise<boolean> {
+  const entries = await kv.read((reader) => reader.range({ ...range.trash(storage), limit: 1 }));
+  return entries.length > 0;
+}

@@ -1,0 +1,118 @@
+// A restore: a session of its own holds the root while a reader writes the version onto its target (DESIGN §4.4).
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { VersionUid } from "#lib/core/ids.ts";
+import { newSessionId, newToken } from "#lib/repository/repository.ts";
+import { endSession, startSession } from "#lib/repository/transactions/session.ts";
+import { requireVersion } from "#lib/repository/transactions/version.ts";
+import type { VersionRecord } from "#lib/repository/records.ts";
+import { queues } from "#proto/messages.ts";
+import type { CoordinatorContext } from "./context.ts";
+import { settle } from "./dead-sessions.ts";
+import type { JobOptions, RestoreJob, RestoreResult } from "./jobs.ts";
+import { watchReader } from "./watch-reader.ts";
+
+/** Restores a version onto a target. */
+export async function runRestore(
+  context: CoordinatorContext,
+  job: RestoreJob,
+  options: JobOptions = {},
+): Promise<RestoreResult> {
+  const { repo, requester, host } = context;
+  const version = await repo.kv.read((reader) => requireVersion(reader, job.uid));
+  if (version.root === undefined) {
+    throw new AshlarError(ErrorCode.NotFound, `version ${job.uid} was never finished`, {
+      remedy: "run its backup again",
+    });
+  }
+  const part = checkRange(version, job);
+  const startedMs = repo.clock.monotonic();
+  const session = newSessionId(repo.random);
+  const token = newToken(repo.random);
+  await startReading(context, version, session, token);
+  const watch = watchReader(context.bus, session, options);
+  try {
+    const { body } = await requester.request(queues.reader(host), "restore", {
+      session,
+      token,
+      job: watch.job,
+      target: job.target,
+      root: version.root,
+      levels: version.levels,
+      sizeBytes: version.sizeBytes,
+      blockBytes: version.blockBytes,
+      offset: part.offset,
+      length: part.length,
+      force: job.force ?? false,
+      sparse: job.sparse ?? false,
+      differential: job.differential ?? false,
+      keepGoing: job.keepGoing ?? false,
+      storage: job.storage === undefined ? null : repo.storages.byName(job.storage).id,
+      heartbeatMs: Math.max(500, Math.floor(context.settings.leaseMs / 4)),
+    });
+    return {
+      uid: version.uid,
+      ...body,
+      durationMs: Math.round(repo.clock.monotonic() - startedMs),
+    };
+  } catch (error) {
+    throw withVersion(error, version.uid);
+  } finally {
+    await watch.stop();
+    await endSession(repo.kv, session, token, repo.clock.now());
+    await settle(context, session);
+  }
+}
+
+/** A block that cannot be read is named by its version, too, which the reader does not know. */
+function withVersion(error: unknown, uid: VersionUid): unknown {
+  if (!(error instanceof AshlarError) || error.details["id"] === undefined) return error;
+  const { code, message, remedy, details } = error;
+  return new AshlarError(code, `version ${uid}: ${message}`, {
+    cause: error,
+    ...(remedy === undefined ? {} : { remedy }),
+    details: { uid, ...details },
+  });
+}
+
+function checkRange(
+  version: VersionRecord,
+  job: RestoreJob,
+): { readonly offset: number; readonly length: number } {
+  if (job.range === undefined) return { offset: 0, length: version.sizeBytes };
+  const { offset, length } = job.range;
+  if (offset + length > version.sizeBytes) {
+    throw new AshlarError(
+      ErrorCode.Usage,
+      `the range ends at byte ${offset + length}, but version ${version.uid} has ${version.sizeBytes} bytes`,
+    );
+  }
+  return { offset, length };
+}
+
+function startReading(
+  context: CoordinatorContext,
+  version: VersionRecord,
+  session: ReturnType<typeof newSessionId>,
+  token: ReturnType<typeof newToken>,
+): Promise<void> {
+  const { repo, host, lock } = context;
+  const nowMs = repo.clock.now();
+  return startSession(repo.kv, {
+    session,
+    record: {
+      kind: "restore",
+      state: "live",
+      token,
+      startedMs: nowMs,
+      endedMs: undefined,
+      uid: version.uid,
+      volume: version.volume,
+      source: "",
+      policy: undefined,
+      host,
+      lock,
+    },
+    nowMs,
+    reads: version.uid,
+  });
+}

@@ -1,0 +1,283 @@
+// Reader: reads local devices for backups and restores onto them. It holds no storage credential, no repository key and no
+// access to the metadata, only the dedup key (DESIGN §2).
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { Requester } from "#lib/actor/requester.ts";
+import { serve } from "#lib/actor/serve.ts";
+import type { BlockSource, BlockTarget } from "#lib/ports/block-device.ts";
+import type { Bus } from "#lib/ports/bus.ts";
+import type { Compute, SlotPool } from "#lib/ports/compute.ts";
+import type { Hasher } from "#lib/repository/hashing.ts";
+import type { Ports } from "#lib/repository/repository.ts";
+import {
+  cancelSubject,
+  encodeProgress,
+  progressSubject,
+  queues,
+  type ProgressMessage,
+  type Requests,
+} from "#proto/messages.ts";
+import { Backup } from "./backup.ts";
+import { restore } from "./restore.ts";
+
+/** What a target is opened for. */
+export interface OpenTargetRequest {
+  readonly url: string;
+  readonly sizeBytes: number;
+  readonly force: boolean;
+}
+
+/** What a reader needs. */
+export interface ReaderOptions {
+  readonly ports: Ports;
+  readonly bus: Bus;
+  readonly compute: Compute;
+  readonly hasher: Hasher;
+  /** This host's name: the queue that it serves. */
+  readonly host: string;
+  /** Bytes of one slot: at least the block size; and how many. */
+  readonly slotBytes: number;
+  readonly slotCount: number;
+  readonly openSource: (url: string, options: { readonly frozen: boolean }) => Promise<BlockSource>;
+  readonly openTarget: (request: OpenTargetRequest) => Promise<BlockTarget>;
+  readonly readHints: (path: string) => Promise<string>;
+}
+
+/** A running reader. */
+export interface Reader {
+  stop(): Promise<void>;
+}
+
+const PROGRESS_EVERY_MS = 200;
+
+interface Running {
+  readonly backup: Backup | undefined;
+  readonly result: Promise<unknown>;
+}
+
+class ReaderActor {
+  readonly #options: ReaderOptions;
+  readonly #requester: Requester;
+  /** Jobs by session and token: a repeated request finds the first. */
+  readonly #running = new Map<string, Running>();
+  readonly #pools = new Map<number, SlotPool>();
+
+  constructor(options: ReaderOptions) {
+    this.#options = options;
+    this.#requester = new Requester(options.bus, options.ports.clock, options.ports.random);
+  }
+
+  get requester(): Requester {
+    return this.#requester;
+  }
+
+  /** Slots are allocated when the first job needs them; larger ones only for larger blocks. */
+  #pool(blockBytes: number): SlotPool {
+    const { slotBytes, slotCount, compute } = this.#options;
+    const bytes = Math.max(blockBytes, Math.floor(slotBytes / blockBytes) * blockBytes);
+    let pool = this.#pools.get(bytes);
+    if (pool === undefined) {
+      const count = Math.max(4, Math.floor((slotBytes * slotCount) / bytes));
+      pool = compute.pool(bytes, count);
+      this.#pools.set(bytes, pool);
+    }
+    return pool;
+  }
+
+  async backup(request: Requests["backup"]["request"]): Promise<Requests["backup"]["reply"]> {
+    const at = `${request.session}/${request.token}`;
+    const known = this.#running.get(at);
+    if (known !== undefined) return known.result as Promise<Requests["backup"]["reply"]>;
+    const { openSource, readHints, ports, compute, hasher } = this.#options;
+    const job = this.#job(request.session, request.job);
+    const source = await openSource(request.source, { frozen: request.frozen });
+    try {
+      const backup = new Backup(
+        {
+          ports,
+          requester: this.#requester,
+          compute,
+          pool: this.#pool(request.blockBytes),
+          hasher,
+          source,
+          hintsText: request.hints === null ? undefined : await readHints(request.hints),
+          signal: job.signal,
+          onProgress: job.report,
+        },
+        request,
+      );
+      const alive = this.#keepAlive(request, request.heartbeatMs, job, () => backup.horizon());
+      const result = backup.run();
+      this.#running.set(at, { backup, result });
+      // The session is kept alive until it is released: its version has yet to turn valid.
+      this.#releases.set(at, async () => {
+        job.end();
+        await alive;
+        await source.close();
+      });
+      return await result;
+    } catch (error) {
+      job.end();
+      this.#running.delete(at);
+      this.#releases.delete(at);
+      await source.close();
+      throw error;
+    }
+  }
+
+  readonly #releases = new Map<string, () => Promise<void>>();
+
+  async ensureRoot(
+    request: Requests["ensureRoot"]["request"],
+  ): Promise<Requests["ensureRoot"]["reply"]> {
+    const running = this.#running.get(`${request.session}/${request.token}`);
+    if (running?.backup === undefined) {
+      throw new AshlarError(ErrorCode.TryAgain, "the backup is not running here any more");
+    }
+    return { root: await running.backup.ensureRoot(request.policy) };
+  }
+
+  async release(request: Requests["release"]["request"]): Promise<void> {
+    const at = `${request.session}/${request.token}`;
+    const end = this.#releases.get(at);
+    this.#running.delete(at);
+    this.#releases.delete(at);
+    await end?.();
+  }
+
+  async restore(request: Requests["restore"]["request"]): Promise<Requests["restore"]["reply"]> {
+    const at = `${request.session}/${request.token}`;
+    const known = this.#running.get(at);
+    if (known !== undefined) return known.result as Promise<Requests["restore"]["reply"]>;
+    const result = this.#restore(request);
+    this.#running.set(at, { backup: undefined, result });
+    try {
+      return await result;
+    } finally {
+      this.#running.delete(at);
+    }
+  }
+
+  async #restore(request: Requests["restore"]["request"]): Promise<Requests["restore"]["reply"]> {
+    const job = this.#job(request.session, request.job);
+    const alive = this.#keepAlive(request, request.heartbeatMs, job, () => null);
+    const target = await this.#options
+      .openTarget({
+        url: request.target,
+        sizeBytes: request.length,
+        force: request.force,
+      })
+      .catch(async (error: unknown) => {
+        job.end();
+        await alive;
+        throw error;
+      });
+    try {
+      return await restore(
+        {
+          requester: this.#requester,
+          target,
+          pool: this.#pool(request.blockBytes),
+          signal: job.signal,
+          onProgress: job.report,
+        },
+        request,
+      );
+    } finally {
+      job.end();
+      await alive;
+      await target.close();
+    }
+  }
+
+  /** What a job can be stopped by, and where it reports. */
+  #job(session: string, job: string): Job {
+    const { bus, ports } = this.#options;
+    const controller = new AbortController();
+    const ended = new AbortController();
+    const cancel = bus.subscribe(cancelSubject(session), () =>
+      controller.abort(new AshlarError(ErrorCode.Cancelled, "stopped on request")),
+    );
+    let last = 0;
+    let latest: ProgressMessage | undefined;
+    const send = (): void => {
+      if (latest !== undefined) bus.send(progressSubject(job), { body: encodeProgress(latest) });
+    };
+    return {
+      signal: controller.signal,
+      ended: ended.signal,
+      fail: (error) => controller.abort(error),
+      report: (progress) => {
+        latest = progress;
+        const now = ports.clock.monotonic();
+        if (now - last < PROGRESS_EVERY_MS) return;
+        last = now;
+        send();
+      },
+      end: () => {
+        if (ended.signal.aborted) return;
+        ended.abort();
+        send();
+        void cancel.stop();
+      },
+    };
+  }
+
+  /** Heartbeats with the horizon; a job whose session was taken over stops. */
+  async #keepAlive(
+    session: { readonly session: string; readonly token: string },
+    everyMs: number,
+    job: Job,
+    horizon: () => number | null,
+  ): Promise<void> {
+    const { clock } = this.#options.ports;
+    while (!job.ended.aborted) {
+      try {
+        await clock.sleep(everyMs, job.ended);
+      } catch {
+        return;
+      }
+      try {
+        const body = { session: session.session, token: session.token, horizon: horizon() };
+        await this.#requester.request(queues.dedup, "alive", body, { signal: job.ended });
+      } catch (error) {
+        if (job.ended.aborted) return;
+        if (error instanceof AshlarError && error.code === ErrorCode.Fenced) job.fail(error);
+      }
+    }
+  }
+}
+
+interface Job {
+  readonly signal: AbortSignal;
+  /** Aborts when the job has ended. */
+  readonly ended: AbortSignal;
+  readonly fail: (error: unknown) => void;
+  readonly report: (progress: ProgressMessage) => void;
+  readonly end: () => void;
+}
+
+/** Starts a reader; it takes as many jobs at once as it is given. */
+export function startReader(options: ReaderOptions): Reader {
+  const actor = new ReaderActor(options);
+  const subscription = serve(
+    options.bus,
+    queues.reader(options.host),
+    64,
+    {
+      backup: async (request) => ({ body: await actor.backup(request) }),
+      ensureRoot: async (request) => ({ body: await actor.ensureRoot(request) }),
+      release: async (request) => {
+        await actor.release(request);
+        return { body: {} };
+      },
+      restore: async (request) => ({ body: await actor.restore(request) }),
+    },
+    (error) => options.ports.log.error("reading failed", { error }),
+  );
+  return {
+    stop: async () => {
+      await subscription.stop();
+      await actor.requester.close();
+    },
+  };
+}

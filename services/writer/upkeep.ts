@@ -1,0 +1,24 @@
+// Upkeep as coordinators ask for it (lib/repository/upkeep.ts); the composition hands one to the other.
+import type { Repository } from "#lib/repository/repository.ts";
+import { runDeletions } from "./deletion-run.ts";
+import { fillOwed } from "./fill.ts";
+import { checkStamps, guardStorages } from "./guard.ts";
+import { putOwedHeads } from "./heads.ts";
+import { sweepStorage } from "./sweep.ts";
+import type { Upkeep } from "#lib/repository/upkeep.ts";
+
+/** Makes the upkeep of a repository; `drain` is its writer's. */
+export function createUpkeep(repo: Repository, drain: (ms: number) => Promise<void>): Upkeep {
+  return {
+    putHeads: (which, options = {}) =>
+      putOwedHeads(repo, { ...which, ...(options.signal && { signal: options.signal }) }),
+    guard: async (storages) => {
+      await guardStorages(repo, storages);
+    },
+    checkStamps: async (storages) => (await checkStamps(repo, storages)).ok,
+    fill: (storage, options) => fillOwed(repo, storage, options),
+    runDeletions: (storage, options) => runDeletions(repo, storage, options),
+    sweep: (storage, options) => sweepStorage(repo, storage, options),
+    drain,
+  };
+}
