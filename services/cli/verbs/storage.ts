@@ -1,0 +1,213 @@
+// ashlar storage: the places that backups go to.
+import type { Command } from "commander";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { BlobStore } from "#lib/ports/blob-store.ts";
+import { formatSize } from "#lib/core/size.ts";
+import { ObjectFolder } from "#proto/object-names.ts";
+import type { Engine } from "../compose.ts";
+import { formatTable } from "../output.ts";
+import type { Act } from "../program.ts";
+import { withEngine } from "../with-engine.ts";
+
+interface ListedStorage {
+  readonly name: string;
+  readonly id: string | null;
+  readonly site: string | null;
+  /** Of its record; `not added` where the repository does not have it, `not configured` where this machine does not. */
+  readonly state: string;
+  readonly url: string | null;
+  readonly available: boolean;
+  readonly reason: string | null;
+}
+
+/** Adds the verbs. */
+export function addStorage(program: Command, act: Act): void {
+  const storage = program
+    .command("storage")
+    .summary("list, measure and add storages")
+    .description("Lists, measures and adds the storages that backups go to.")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  ashlar storage ls\n  ashlar storage stats offsite\n  ashlar storage add offsite=/mnt/nas/ashlar",
+    );
+  storage
+    .command("ls")
+    .summary("list storages")
+    .description(
+      "Lists the storages of the repository and of the configuration, and whether they are there.",
+    )
+    .addHelpText("after", "\nExamples:\n  ashlar storage ls\n  ashlar storage ls --json")
+    .action(
+      act(async (context) => {
+        await withEngine(context, async (engine) => {
+          const storages = await listStorages(engine);
+          context.output.result({ storages }, () => storageTable(storages));
+        });
+      }),
+    );
+  storage
+    .command("stats")
+    .summary("count what is on storages")
+    .description("Counts the objects that are on the storages, by listing them.")
+    .argument("[name]", "only this storage")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  ashlar storage stats\n  ashlar storage stats offsite --json",
+    )
+    .action(
+      act(async (context, name: string | undefined) => {
+        await withEngine(context, async (engine) => {
+          const stats = await measure(engine, name);
+          context.output.result({ storages: stats }, () => statsTable(stats));
+        });
+      }),
+    );
+  storage
+    .command("add")
+    .summary("add a storage to the repository")
+    .description(
+      "Makes a storage and adds it to the repository. With =URL it is added to the configuration, too.",
+    )
+    .argument("<name[=url]>", "a storage of the configuration, or a new one")
+    .addHelpText(
+      "after",
+      "\nNew versions go to it as the configuration says; versions that there are stay where they are.\n\nExamples:\n  ashlar storage add offsite\n  ashlar storage add offsite=/mnt/nas/ashlar",
+    )
+    .action(
+      act(async (context, text: string) => {
+        const { addToRepository } = await import("../add-storage.ts");
+        const added = await addToRepository(context, text);
+        context.output.result(added, () => [`added storage ${added.name} (${added.id})`]);
+      }),
+    );
+}
+
+async function listStorages(engine: Engine): Promise<ListedStorage[]> {
+  const { set, unknown } = await engine.storages();
+  const urls = new Map(engine.config.storages.map(({ name, url }) => [name, url]));
+  const sorted = engine.knownStorages.toSorted((a, b) => (a.record.name < b.record.name ? -1 : 1));
+  const known = sorted.map(({ storage, record }): ListedStorage => {
+    const attached = set.list().find(({ id }) => id === storage);
+    const reason =
+      attached === undefined
+        ? "it is not in the configuration"
+        : attached.store instanceof AshlarError
+          ? attached.store.message
+          : null;
+    return {
+      name: attached?.name ?? record.name,
+      id: storage,
+      site: attached?.site ?? record.site,
+      state: record.state,
+      url: attached === undefined ? null : (urls.get(attached.name) ?? null),
+      available: reason === null,
+      reason,
+    };
+  });
+  const missing = unknown.map(({ name, url }): ListedStorage => ({
+    name,
+    id: null,
+    site: null,
+    state: "not added",
+    url,
+    available: false,
+    reason: `\`ashlar storage add ${name}\` adds it`,
+  }));
+  return [...known, ...missing];
+}
+
+function storageTable(storages: readonly ListedStorage[]): string[] {
+  return formatTable(
+    [
+      { head: "storage" },
+      { head: "identity" },
+      { head: "site" },
+      { head: "state" },
+      { head: "there" },
+      { head: "url" },
+      { head: "" },
+    ],
+    storages.map((each) => [
+      each.name,
+      each.id ?? "",
+      each.site ?? "",
+      each.state,
+      each.available ? "yes" : "no",
+      each.url ?? "",
+      each.reason ?? "",
+    ]),
+  );
+}
+
+interface FolderStats {
+  objects: number;
+  bytes: number;
+}
+
+interface StorageStats {
+  readonly name: string;
+  readonly objects: number;
+  readonly bytes: number;
+  readonly folders: Readonly<Record<string, FolderStats>>;
+}
+
+async function measure(engine: Engine, name: string | undefined): Promise<StorageStats[]> {
+  const { set } = await engine.storages();
+  const storages = name === undefined ? set.list() : [set.byName(name)];
+  const out: StorageStats[] = [];
+  for (const storage of storages) {
+    if (storage.store instanceof AshlarError) {
+      if (name !== undefined) throw storage.store;
+      engine.context.log.warn(`storage ${storage.name} is away: ${storage.store.message}`);
+      continue;
+    }
+    out.push(await measureOne(storage.name, storage.store, engine.context.signal));
+  }
+  if (out.length === 0) {
+    throw new AshlarError(ErrorCode.Unavailable, "no storage is there", {
+      remedy: "`ashlar storage ls` tells why",
+    });
+  }
+  return out;
+}
+
+async function measureOne(
+  name: string,
+  store: BlobStore,
+  signal: AbortSignal,
+): Promise<StorageStats> {
+  const folders: Record<string, FolderStats> = {};
+  for (const [folder, prefix] of Object.entries(ObjectFolder)) {
+    const stats: FolderStats = { objects: 0, bytes: 0 };
+    folders[folder] = stats;
+    for await (const { sizeBytes } of store.list(prefix, { signal })) {
+      stats.objects += 1;
+      stats.bytes += sizeBytes;
+    }
+  }
+  const all = Object.values(folders);
+  return {
+    name,
+    objects: all.reduce((sum, { objects }) => sum + objects, 0),
+    bytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
+    folders,
+  };
+}
+
+function statsTable(stats: readonly StorageStats[]): string[] {
+  const right = "right" as const;
+  return formatTable(
+    [
+      { head: "storage" },
+      { head: "objects", align: right },
+      { head: "bytes", align: right },
+      ...Object.keys(ObjectFolder).map((head) => ({ head, align: right })),
+    ],
+    stats.map(({ name, objects, bytes, folders }) => [
+      name,
+      String(objects),
+      formatSize(bytes),
+      ...Object.values(folders).map((each) => `${each.objects} (${formatSize(each.bytes)})`),
+    ]),
+  );
+}

@@ -1,0 +1,103 @@
+// How versions look: as JSON documents, and in tables.
+import { formatDuration, formatSize } from "#lib/core/size.ts";
+import type { StorageId } from "#lib/core/ids.ts";
+import type { BackupStatistics, VersionRecord } from "#lib/repository/records.ts";
+import type { FilterableVersion } from "#lib/core/version-filter/evaluate.ts";
+import type { ListedVersion } from "#services/coordinator/listing.ts";
+
+/** Names of storages by identity. */
+export type StorageNames = (storage: StorageId) => string;
+
+/** A version as a JSON document. Fields are added, never renamed. */
+export function versionDocument(listed: ListedVersion, nameOf: StorageNames): object {
+  const { version, completeAt, missingAt, restorable } = listed;
+  const { statistics } = version;
+  return {
+    uid: version.uid,
+    volume: version.volume,
+    snapshot: version.snapshot,
+    date: new Date(version.createdMs).toISOString(),
+    sizeBytes: version.sizeBytes,
+    blockBytes: version.blockBytes,
+    status: version.state,
+    valid: version.state === "valid",
+    restorable,
+    protected: version.protected,
+    labels: version.labels,
+    storages: version.policy.storages.map((storage) => ({
+      name: nameOf(storage),
+      complete: !missingAt.includes(storage),
+    })),
+    completeAt: completeAt.map(nameOf),
+    quorum: version.policy.quorum,
+    source: version.source,
+    warnings: version.warnings,
+    root: version.root ?? null,
+    ...(statistics === undefined ? {} : statisticsDocument(statistics)),
+  };
+}
+
+/** What a backup did, as fields of a document. */
+export function statisticsDocument(statistics: BackupStatistics): object {
+  return {
+    bytesRead: statistics.bytesRead,
+    blocksRead: statistics.blocksRead,
+    bytesNew: statistics.bytesNew,
+    blocksNew: statistics.blocksNew,
+    bytesKnown: statistics.bytesKnown,
+    blocksKnown: statistics.blocksKnown,
+    bytesSparse: statistics.bytesSparse,
+    blocksSparse: statistics.blocksSparse,
+    bytesUnchanged: statistics.bytesUnchanged,
+    blocksUnchanged: statistics.blocksUnchanged,
+    bytesStored: statistics.bytesStored,
+    durationMs: statistics.durationMs,
+  };
+}
+
+/** What a backup did, for people: name and value. */
+export function statisticsFields(statistics: BackupStatistics): [string, string][] {
+  const amount = (bytes: number, blocks: number): string =>
+    `${formatSize(bytes)} in ${blocks} ${blocks === 1 ? "block" : "blocks"}`;
+  return [
+    ["read", amount(statistics.bytesRead, statistics.blocksRead)],
+    ["new", amount(statistics.bytesNew, statistics.blocksNew)],
+    ["known", amount(statistics.bytesKnown, statistics.blocksKnown)],
+    ["sparse", amount(statistics.bytesSparse, statistics.blocksSparse)],
+    ["unchanged", amount(statistics.bytesUnchanged, statistics.blocksUnchanged)],
+    ["stored", formatSize(statistics.bytesStored)],
+    ["duration", formatDuration(statistics.durationMs)],
+  ];
+}
+
+/** A date for people: local time, to the second. */
+export function formatDate(ms: number): string {
+  const date = new Date(ms);
+  const two = (value: number): string => String(value).padStart(2, "0");
+  return (
+    `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ` +
+    `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
+  );
+}
+
+/** A version as filters see it. */
+export function filterable(version: VersionRecord, nameOf: StorageNames): FilterableVersion {
+  const { statistics } = version;
+  return {
+    uid: version.uid,
+    date: version.createdMs,
+    volume: version.volume,
+    snapshot: version.snapshot,
+    sizeBytes: version.sizeBytes,
+    blockBytes: version.blockBytes,
+    status: version.state === "removed" ? "invalid" : version.state,
+    protected: version.protected,
+    storages: version.policy.storages.map(nameOf),
+    labels: version.labels,
+    bytesRead: statistics?.bytesRead,
+    bytesWritten: statistics?.bytesNew,
+    bytesDeduplicated: statistics?.bytesKnown,
+    bytesSparse: statistics?.bytesSparse,
+    durationMs: statistics?.durationMs,
+  };
+}
