@@ -4,7 +4,7 @@ import path from "node:path";
 import type { AshlarContender } from "./ashlar.ts";
 import type { BenchContext } from "./bench-context.ts";
 import type { Contender, Outcome } from "./contender.ts";
-import { SPARSE_BYTES, SPARSE_DATA_BYTES, writeSparseImage } from "./data.ts";
+import { EXTENT_BYTES, SPARSE_BYTES, SPARSE_DATA_BYTES, writeSparseImage } from "./data.ts";
 import type { ChangedImage } from "./data-set.ts";
 import { BORG_SPARSE, BorgContender } from "./peers.ts";
 import {
@@ -28,6 +28,8 @@ const SPARSE_TIMEOUT_MS = 600_000;
 const PROPORTION_MAX = 1.5;
 /** Scenario 4: blocks read beyond the change, of the image: the sample is 0.1 %, rounded up to blocks. */
 const SAMPLE_SHARE_MAX = 0.003;
+/** Of a small image the sample is more than its share. */
+const SAMPLE_BLOCKS_MIN = 2;
 const KNOWN_BLOCK_MICROSECONDS_MAX = 20;
 const SMALL_BLOCK = "64KiB";
 const SMALL_BLOCK_BYTES = 64 * 1024;
@@ -91,7 +93,7 @@ function judgeHints(
     atMost(
       "reads the change, the sample, and nothing else",
       ratio(counts?.bytesRead, imageBytes),
-      share + SAMPLE_SHARE_MAX,
+      share + Math.max(SAMPLE_SHARE_MAX, (SAMPLE_BLOCKS_MIN * EXTENT_BYTES) / imageBytes),
       (value) => `${(value * 100).toFixed(2)} % of the image`,
     ),
   );

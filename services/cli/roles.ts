@@ -20,7 +20,7 @@ import type { Config } from "./config-file.ts";
 import type { CommandContext } from "./context.ts";
 
 /** Memory for blocks in flight where the configuration says nothing; the rest of the process takes about as much. */
-const BUDGET_BYTES = 192 * 1024 * 1024;
+const BUDGET_BYTES = 128 * 1024 * 1024;
 /** Small blocks travel together: a slot holds as many as fit. */
 const SLOT_BYTES_MIN = 4 * 1024 * 1024;
 const SLOTS_MIN = 4;

@@ -89,20 +89,24 @@ describe("restore onto old content", { timeout: TEST_TIMEOUT_MS }, () => {
     }
   });
 
-  it("lets nothing of an old block device show through, and leaves what lies behind alone", {
-    skip: loopSkip,
-  }, async () => {
-    const { repo, uid, bytes } = holed;
-    const old = noise("old device", 2 * MIB);
-    for (const options of WAYS) {
-      await using device = await newLoopDevice(repo.fresh("backing"), old.length, old);
-      await repo.run(["restore", uid, device.path, "--force", ...options]);
-      const found = await readDevice(device.path, old.length);
-      assert.ok(found.subarray(0, bytes.length).equals(bytes), `${options.join(" ")}: restored`);
-      const behind = old.subarray(bytes.length);
-      assert.ok(found.subarray(bytes.length).equals(behind), `${options.join(" ")}: behind it`);
-    }
-  });
+  it(
+    "lets nothing of an old block device show through, and leaves what lies behind alone",
+    {
+      skip: loopSkip,
+    },
+    async () => {
+      const { repo, uid, bytes } = holed;
+      const old = noise("old device", 2 * MIB);
+      for (const options of WAYS) {
+        await using device = await newLoopDevice(repo.fresh("backing"), old.length, old);
+        await repo.run(["restore", uid, device.path, "--force", ...options]);
+        const found = await readDevice(device.path, old.length);
+        assert.ok(found.subarray(0, bytes.length).equals(bytes), `${options.join(" ")}: restored`);
+        const behind = old.subarray(bytes.length);
+        assert.ok(found.subarray(bytes.length).equals(behind), `${options.join(" ")}: behind it`);
+      }
+    },
+  );
 
   it("punches holes with --sparse, so that zeros take no space", async (t) => {
     const { repo } = holed;
@@ -179,36 +183,44 @@ describe("refused targets", { timeout: TEST_TIMEOUT_MS }, () => {
     await repo.fails(EXIT_NOT_FOUND, ["restore", uid, repo.home.at("missing", "target")]);
   });
 
-  it("refuses a device that is too small, with 77, and any device without --force, with 73", {
-    skip: loopSkip,
-  }, async () => {
-    const { repo, uid } = holed;
-    const small = noise("small", 4 * BLOCK);
-    await using device = await newLoopDevice(repo.home.at("small"), small.length, small);
-    await repo.fails(EXIT_REFUSED, ["restore", uid, device.path, "--force"]);
-    await repo.fails(EXIT_EXISTS, ["restore", uid, device.path]);
-    assert.ok((await readDevice(device.path, small.length)).equals(small), "it is as it was");
-  });
-
-  it("refuses a device that is mounted, and the file behind it, with 77", {
-    skip: mountAndLoopSkip,
-  }, async () => {
-    const { repo, uid } = holed;
-    const file = repo.home.at("mounted");
-    await using device = await newLoopDevice(file, 16 * MIB);
-    await runTool("mkfs.ext4", ["-q", device.path]);
+  it(
+    "refuses a device that is too small, with 77, and any device without --force, with 73",
     {
-      await using mount = await mountExt4(device.path, repo.home.at("mnt"));
-      for (const target of [device.path, file]) {
-        const error = await repo.fails(EXIT_REFUSED, ["restore", uid, target, "--force"]);
-        assert.ok(error.message.includes(mount.path), error.message);
-      }
-    }
-    {
-      await using mount = await mountExt4(device.path, repo.home.at("mnt"), "ro");
-      assert.ok(mount.path);
+      skip: loopSkip,
+    },
+    async () => {
+      const { repo, uid } = holed;
+      const small = noise("small", 4 * BLOCK);
+      await using device = await newLoopDevice(repo.home.at("small"), small.length, small);
       await repo.fails(EXIT_REFUSED, ["restore", uid, device.path, "--force"]);
-    }
-    await repo.run(["restore", uid, device.path, "--force"]);
-  });
+      await repo.fails(EXIT_EXISTS, ["restore", uid, device.path]);
+      assert.ok((await readDevice(device.path, small.length)).equals(small), "it is as it was");
+    },
+  );
+
+  it(
+    "refuses a device that is mounted, and the file behind it, with 77",
+    {
+      skip: mountAndLoopSkip,
+    },
+    async () => {
+      const { repo, uid } = holed;
+      const file = repo.home.at("mounted");
+      await using device = await newLoopDevice(file, 16 * MIB);
+      await runTool("mkfs.ext4", ["-q", device.path]);
+      {
+        await using mount = await mountExt4(device.path, repo.home.at("mnt"));
+        for (const target of [device.path, file]) {
+          const error = await repo.fails(EXIT_REFUSED, ["restore", uid, target, "--force"]);
+          assert.ok(error.message.includes(mount.path), error.message);
+        }
+      }
+      {
+        await using mount = await mountExt4(device.path, repo.home.at("mnt"), "ro");
+        assert.ok(mount.path);
+        await repo.fails(EXIT_REFUSED, ["restore", uid, device.path, "--force"]);
+      }
+      await repo.run(["restore", uid, device.path, "--force"]);
+    },
+  );
 });
