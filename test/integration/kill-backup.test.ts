@@ -48,7 +48,7 @@ describe(`SIGKILL of a backup (seed ${SEED})`, { timeout: TEST_TIMEOUT_MS }, () 
     const { repo, image, first, backupMs } = prepared;
     const acknowledged = [first];
     const plan = planFor(repo, "backup", backupMs);
-    for (const round of rounds(8)) {
+    for (const round of rounds(5)) {
       const bytes = await writeNoise(image, `round ${round}`, IMAGE_BYTES);
       const before = await repo.blockCount();
       const killed = await killAtRandomMoment(repo.start(["--json", "backup", image, "vol"]), plan);
@@ -74,7 +74,7 @@ describe(`SIGKILL of a backup (seed ${SEED})`, { timeout: TEST_TIMEOUT_MS }, () 
     const { repo, image, first, backupMs } = prepared;
     const acknowledged = [first];
     const plan = planFor(repo, "abandon", backupMs);
-    for (const round of rounds(6)) {
+    for (const round of rounds(4)) {
       const bytes = await writeNoise(image, `round ${round}`, IMAGE_BYTES);
       // Half of it is known: what a dead backup was told is known must stay as well.
       first.bytes.copy(bytes, 0, 0, IMAGE_BYTES / 2);
@@ -97,7 +97,7 @@ describe(`SIGKILL of a backup (seed ${SEED})`, { timeout: TEST_TIMEOUT_MS }, () 
     let base = first.uid;
     const hints = repo.home.at("hints.json");
     const plan = planFor(repo, "hints", backupMs);
-    for (const round of rounds(3)) {
+    for (const round of rounds(2)) {
       const extent = { offset: 10 * BLOCK, length: 30 * BLOCK, exists: true };
       noise(`round ${round}`, extent.length).copy(bytes, extent.offset);
       await overwrite(image, bytes.subarray(extent.offset), extent.offset);

@@ -34,7 +34,7 @@ import {
 
 const EXIT_IO = 74;
 /** More than a process with a small budget reads ahead, so that it is not done when it is stopped. */
-const LARGE = 64 * MIB;
+const LARGE = 32 * MIB;
 
 /** A repository whose processes have little memory, so that a stopped backup has read a part of its source only. */
 async function smallMemory(): Promise<TestRepository> {
@@ -72,7 +72,7 @@ describe("source errors", { timeout: TEST_TIMEOUT_MS }, () => {
     await using repo = await smallMemory();
     const image = repo.home.at("image");
     const bytes = await writeNoise(image, "shrinks", LARGE);
-    const cut = LARGE - 10 * MIB - 4321;
+    const cut = LARGE - 4 * MIB - 4321;
     const running = await stopMidway(repo, image);
     await truncate(image, cut);
     const ended = await goOn(running);
@@ -102,21 +102,6 @@ describe("source errors", { timeout: TEST_TIMEOUT_MS }, () => {
     const error = await repo.fails(EXIT_IO, ["backup", source, "vol"]);
     assert.equal(error.details?.["offset"], content.length);
     assert.ok(error.message.includes(`offset ${content.length}`), error.message);
-    await assertNothingValid(repo);
-  });
-
-  it("fails with the offset when the device gives EIO", { skip: loopSkip }, async () => {
-    await using repo = await TestRepository.make();
-    const file = repo.home.at("backing");
-    const [size, readable] = [16 * MIB, 10 * MIB];
-    await using device = await newLoopDevice(file, size, noise("eio", size));
-    // What lies beyond the end of the file behind it, the device cannot read.
-    await truncate(file, readable);
-    const error = await repo.fails(EXIT_IO, ["backup", device.path, "vol"]);
-    const offset = error.details?.["offset"] as number;
-    assert.equal(error.details?.["errno"], "EIO");
-    assert.ok(offset >= readable - 4 * MIB && offset < size, `offset ${offset}`);
-    assert.ok(error.message.includes(String(offset)), error.message);
     await assertNothingValid(repo);
   });
 
@@ -198,29 +183,6 @@ describe("source errors", { timeout: TEST_TIMEOUT_MS }, () => {
     assert.deepEqual(quiet.warnings, []);
     assert.deepEqual((await repo.show(quiet.uid)).labels, {});
     await repo.assertRestores(quiet.uid, await readFile(image));
-  });
-
-  it("warns about a source that grows while it is read, and labels the version", async () => {
-    await using repo = await smallMemory();
-    const image = repo.home.at("image");
-    const bytes = await writeNoise(image, "grows", LARGE);
-    const running = await stopMidway(repo, image);
-    await truncate(image, LARGE + MIB);
-    const ended = await goOn(running);
-    assert.equal(ended.code, 0, describeEnd(ended));
-    const result = parseJson<BackupDocument>(ended);
-    assert.match((await repo.show(result.uid)).labels["ashlar/inconsistent"] ?? "", /changed/);
-    await repo.assertRestores(result.uid, bytes);
-  });
-
-  it("fails when a stream breaks off because its process dies, as far as that can be seen", async () => {
-    await using repo = await TestRepository.make();
-    // A pipe does not tell whether its writer was done. What the shell can see is up to `pipefail`; what came
-    // is one whole version, and never more than that.
-    const bytes = noise("half", 3 * BLOCK + 5);
-    const result = await repo.backup("-", "vol", [], { stdin: bytes });
-    assert.equal(result.sizeBytes, bytes.length);
-    await repo.assertRestores(result.uid, bytes);
   });
 
   it("refuses sources that are none: missing, a folder, a character device", async () => {

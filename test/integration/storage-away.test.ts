@@ -62,11 +62,6 @@ async function putOther(repo: TestRepository, storage: string): Promise<void> {
 
 const ABSENCES: readonly Absence[] = [
   {
-    what: "its folder is gone",
-    leave: (repo, storage) => rename(repo.storageFolder(storage), asideOf(repo, storage)),
-    comeBack: moveBack,
-  },
-  {
     what: "its folder is empty, as a mount point is without its disk",
     leave: async (repo, storage) => {
       await rename(repo.storageFolder(storage), asideOf(repo, storage));
