@@ -3,6 +3,7 @@
 //   node lmdb-child.ts PATH increment COUNT     adds COUNT times 1 to one number, by reading and setting it
 //   node lmdb-child.ts PATH transfer NAME       moves sums between accounts and churns keys of its own, for ever;
 //                                               prints the number of each round that is durable
+//   node lmdb-child.ts PATH orphan              commits much that is not flushed, and kills itself
 import { openLmdbKv } from "#lib/drivers/lmdb/lmdb-kv.ts";
 import { systemClock } from "#lib/drivers/system/system-clock.ts";
 import { systemRandom } from "#lib/drivers/system/system-random.ts";
@@ -72,6 +73,14 @@ async function transfer(tx: KvTransaction, name: string, round: number): Promise
   }
 }
 
+async function orphan(kv: Kv): Promise<never> {
+  for (let round = 1; round <= 40; round++) {
+    await kv.transact((tx) => transfer(tx, "orphan", round), { durable: round === 10 });
+  }
+  process.kill(process.pid, "SIGKILL");
+  return new Promise(() => {});
+}
+
 async function transferForEver(kv: Kv, name: string): Promise<void> {
   for (let round = 1; ; round++) {
     const durable = round % 20 === 0;
@@ -84,6 +93,7 @@ if (import.meta.main) {
   const [path = "", action, argument = ""] = process.argv.slice(2);
   const kv = await openTestKv(path);
   if (action === "increment") await increment(kv, Number(argument));
+  else if (action === "orphan") await orphan(kv);
   else await transferForEver(kv, argument);
   await kv.close();
 }

@@ -17,9 +17,12 @@ const Flag = { branch: 1, leaf: 2, overflow: 4 } as const;
 const BIG_DATA = 1;
 const NO_PAGE = 0xffff_ffff_ffff_ffffn;
 
-/** Checks a whole data file, of a store that nobody writes. */
-export function checkPages(file: Buffer): PageReport {
-  return new PageCheck(file).run();
+/**
+ * Checks a whole data file that nobody writes at the moment.
+ * @param meta an older meta structure to begin from: then no page may be newer than it either
+ */
+export function checkPages(file: Buffer, meta?: Buffer): PageReport {
+  return new PageCheck(file).run(meta);
 }
 
 class PageCheck {
@@ -28,21 +31,23 @@ class PageCheck {
   readonly #problems: string[] = [];
   readonly #owner = new Map<number, string>();
   #entries = 0;
+  #txnIdMax = 0n;
 
   constructor(file: Buffer) {
     this.#file = file;
     this.#pageSize = file.readUInt32LE(HEADER + 24);
   }
 
-  run(): PageReport {
+  run(older: Buffer | undefined): PageReport {
     const metas = [0, 1].map((index) => this.#file.subarray(index * this.#pageSize + HEADER));
     const txnOf = (meta: Buffer): bigint => meta.readBigUInt64LE(128);
     const [first, second] = metas as [Buffer, Buffer];
-    const meta = txnOf(first) >= txnOf(second) ? first : second;
+    const meta = older ?? (txnOf(first) >= txnOf(second) ? first : second);
+    this.#txnIdMax = txnOf(meta);
     const lastPage = Number(meta.readBigUInt64LE(120));
     this.#owner.set(0, "meta").set(1, "meta");
-    this.#tree(meta.readBigUInt64LE(24 + 40), lastPage, "data", "free");
-    this.#tree(meta.readBigUInt64LE(72 + 40), lastPage, "data", "data");
+    this.#tree(meta.readBigUInt64LE(24 + 40), lastPage, "free");
+    this.#tree(meta.readBigUInt64LE(72 + 40), lastPage, "data");
     const pagesFree = [...this.#owner.values()].filter((owner) => owner === "list").length;
     return {
       problems: this.#problems,
@@ -53,7 +58,7 @@ class PageCheck {
     };
   }
 
-  #tree(root: bigint, lastPage: number, _kind: string, name: string): void {
+  #tree(root: bigint, lastPage: number, name: string): void {
     if (root === NO_PAGE) return;
     const pages = [Number(root)];
     for (let page = pages.pop(); page !== undefined; page = pages.pop()) {
@@ -117,6 +122,15 @@ class PageCheck {
       else if (before === undefined) this.#owner.set(each, name);
       else this.#problems.push(`page ${each} belongs to ${before} and to ${name}`);
       sound &&= each <= lastPage && before === undefined;
+    }
+    const isInUse = name !== "list";
+    if (
+      sound &&
+      isInUse &&
+      this.#file.readBigUInt64LE(page * this.#pageSize + 8) > this.#txnIdMax
+    ) {
+      this.#problems.push(`page ${page} of ${name} was overwritten later`);
+      return false;
     }
     return sound;
   }

@@ -21,7 +21,7 @@ import { isFreeing, LmdbSpace, PAGE_BYTES } from "./lmdb-space.ts";
 import { LmdbStore, type StoreSnapshot } from "./lmdb-store.ts";
 
 const MAP_SIZE_BYTES = 2 ** 40;
-const RESERVE_BYTES = 32 * 2 ** 20;
+const RESERVE_BYTES = 16 * 2 ** 20;
 /** A lock file that is found half set up is set up anew once everybody has closed it. */
 const OPEN_TRIES = 20;
 const OPEN_PAUSE_MS_MAX = 200;
@@ -34,7 +34,7 @@ export interface LmdbKvOptions {
   readonly path: string;
   /** The data does not grow beyond this. Default 1 TiB. */
   readonly mapSizeBytes?: number;
-  /** How much of that, and of the disk, is kept back for transactions labelled `free:…`. Default 32 MiB. */
+  /** How much of that, and of the disk, is kept back for transactions labelled `free:…`. Default 16 MiB. */
   readonly reserveBytes?: number;
   /** Refuses to write. The store must exist. Default false. */
   readonly readOnly?: boolean;
@@ -50,7 +50,9 @@ export async function openLmdbKv(options: LmdbKvOptions): Promise<Kv> {
   prepareFolder(path, readOnly);
   for (let tries = 1; ; tries++) {
     try {
-      return await whileDoorIsShut(path, pacing, () => openParts(options, readOnly, pacing));
+      const kv = await whileDoorIsShut(path, pacing, () => openParts(options, readOnly, pacing));
+      await kv.fillReserve();
+      return kv;
     } catch (error) {
       if (!isErrorCode(error, ErrorCode.TryAgain) || tries >= OPEN_TRIES) throw error;
       await pacing.pause(pacing.random.below(OPEN_PAUSE_MS_MAX));
@@ -58,7 +60,11 @@ export async function openLmdbKv(options: LmdbKvOptions): Promise<Kv> {
   }
 }
 
-async function openParts(options: LmdbKvOptions, readOnly: boolean, pacing: Pacing): Promise<Kv> {
+async function openParts(
+  options: LmdbKvOptions,
+  readOnly: boolean,
+  pacing: Pacing,
+): Promise<LmdbKv> {
   const store = LmdbStore.open({ path: options.path, readOnly });
   const opened: { close(): Promise<void> | void }[] = [store];
   try {
@@ -105,6 +111,16 @@ class LmdbKv implements Kv {
     this.#writing = writing;
     this.#pacing = pacing;
     this.#retries = new RetryQueue(pacing);
+  }
+
+  /** After opening. Not with the others waiting at the door: it writes megabytes. */
+  async fillReserve(): Promise<void> {
+    try {
+      this.#writing?.space.fill();
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   async read<T>(body: (reader: KvReader) => Promise<T>): Promise<T> {

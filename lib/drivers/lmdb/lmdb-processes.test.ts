@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { FlushRecord } from "#lib/drivers/lmdb/lmdb-flush-record.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import {
   ACCOUNT_COUNT,
@@ -79,6 +80,17 @@ const countIn = (path: string): Promise<number> =>
 const assertSound = (path: string): void =>
   assert.deepEqual(checkPages(fs.readFileSync(join(path, "data.mdb"))).problems, []);
 
+/** What a power failure would leave is all there. Returns the number of the transaction that it goes back to. */
+function assertFlushedRootWhole(path: string): number {
+  const record = FlushRecord.open(join(path, "flushed"), false);
+  const flushed = record.read();
+  record.close();
+  assert.ok(flushed !== undefined);
+  const report = checkPages(fs.readFileSync(join(path, "data.mdb")), flushed.bytes);
+  assert.deepEqual(report.problems, []);
+  return flushed.txnId;
+}
+
 describe("LMDB: several processes", () => {
   it("lose no update", async () => {
     const path = newPath();
@@ -144,29 +156,84 @@ describe("LMDB: several processes", () => {
     assert.ok(durableRounds > 0);
   });
 
-  it("do not hold back pages once the next one has opened the store after they were killed", async () => {
+  it("never overwrite what was flushed last, whichever of them dies", async () => {
     const path = newPath();
-    const victim = child(path, "transfer", "victim");
-    await until(() => victim.lines.length > 2);
-    victim.process.kill("SIGKILL");
-    await victim.ended;
-    const kv = await openTestKv(path);
-    const churn = async (): Promise<number> => {
-      for (let round = 0; round < 400; round++) {
-        await kv.transact(
-          async (tx) => tx.set(Buffer.from(`x-${round % 20}`), Buffer.alloc(3500)),
-          {
-            durable: round % 50 === 0,
-          },
-        );
-      }
-      return fs.statSync(join(path, "data.mdb")).size;
+    await (await openTestKv(path)).close();
+    const names = [0, 1, 2];
+    const children = names.map((name) => child(path, "transfer", `c${name}`));
+    const signal = (name: NodeJS.Signals): void => {
+      for (const each of children) each.process.kill(name);
     };
-    const before = await churn();
-    const grown = (await churn()) - before;
-    await kv.close();
-    assert.ok(grown < 3 * 2 ** 20, `it grew by ${grown} bytes`);
+    await until(() => children.every(({ lines }) => lines.length > 2));
+    let states = new Set<number>();
+    for (let look = 0; look < 40; look++) {
+      await sleep(10 + Math.random() * 60);
+      signal("SIGSTOP");
+      await sleep(5);
+      states = states.add(assertFlushedRootWhole(path));
+      if (look % 10 === 9) {
+        const victim = look % children.length;
+        children[victim]?.process.kill("SIGKILL");
+        children[victim] = child(path, "transfer", `c${victim}-${look}`);
+      }
+      signal("SIGCONT");
+    }
+    signal("SIGKILL");
+    await Promise.all(children.map(({ ended }) => ended));
+    assert.ok(states.size > 10, `${states.size} flushes were seen`);
   });
+
+  it("flush what a dead one has left behind before they write", async () => {
+    const path = newPath();
+    const dead = child(path, "orphan");
+    assert.equal((await dead.ended).signal, "SIGKILL", dead.errors);
+    const before = assertFlushedRootWhole(path);
+    const kv = await openTestKv(path);
+    for (let round = 0; round < 30; round++) {
+      await kv.transact(
+        async (tx) => {
+          for (let each = 0; each < 20; each++)
+            tx.set(Buffer.from(`churn/${each}`), Buffer.alloc(3000));
+        },
+        { durable: false },
+      );
+      assert.ok(assertFlushedRootWhole(path) > before);
+    }
+    await kv.close();
+  });
+
+  for (const [when, opensBefore] of [
+    ["while others go on", true],
+    ["before the next one opens the store", false],
+  ] as const) {
+    it(`do not hold back pages when they are killed ${when}`, async () => {
+      const path = newPath();
+      const before = opensBefore ? await openTestKv(path) : undefined;
+      const victim = child(path, "transfer", "victim");
+      await until(() => victim.lines.length > 2);
+      victim.process.kill("SIGKILL");
+      await victim.ended;
+      const kv = before ?? (await openTestKv(path));
+      const churn = async (rounds: number): Promise<number> => {
+        for (let round = 0; round < rounds; round++) {
+          await kv.transact(
+            async (tx) => tx.set(Buffer.from(`x-${round % 20}`), Buffer.alloc(3500)),
+            { durable: round % 50 === 0 },
+          );
+        }
+        return fs.statSync(join(path, "data.mdb")).size;
+      };
+      // A process that writes looks for dead ones now and then.
+      for (let round = 0; round < 15; round++) {
+        await churn(20);
+        await sleep(100);
+      }
+      const size = await churn(400);
+      const grown = (await churn(400)) - size;
+      await kv.close();
+      assert.ok(grown < 2 ** 20, `it grew by ${grown} bytes`);
+    });
+  }
 });
 
 describe("LMDB: opening while others write", () => {

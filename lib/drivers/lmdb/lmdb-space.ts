@@ -65,12 +65,11 @@ export class LmdbSpace {
     } catch (error) {
       throw fromSystemError(error, `opening ${path}`);
     }
-    try {
-      this.#refill();
-    } catch (error) {
-      closeSync(this.#fd);
-      throw error;
-    }
+  }
+
+  /** Fills the reserve for the first time. A full disk is no error: whoever opens the store may be about to remove. */
+  fill(): void {
+    if (!this.#isFilled()) this.#refill();
   }
 
   /** Before the write transaction of an ordinary commit: fills the reserve again if it was used and can be filled. */
