@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Writable } from "node:stream";
 import { describe, it } from "node:test";
+import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { formatFields, formatTable, Output } from "./output.ts";
 import { testSurroundings } from "#test/fakes/cli-surroundings.ts";
 
@@ -34,6 +35,17 @@ describe("output", () => {
     assert.equal(written.stdout, "result\n");
   });
 
+  it("that cannot be written is a failure, told at the end", async () => {
+    const full = new Writable({
+      write: (_chunk, _encoding, done) =>
+        done(Object.assign(new Error("full"), { code: "ENOSPC" })),
+    });
+    const world = testSurroundings();
+    const output = new Output(full, world.stderr, { json: false, quiet: false, color: false });
+    output.write("a");
+    await assert.rejects(output.finish(), (error) => isErrorCode(error, ErrorCode.Io));
+  });
+
   it("goes on silently when the reader has seen enough", async () => {
     let writes = 0;
     const broken = new Writable({
@@ -48,6 +60,7 @@ describe("output", () => {
     await new Promise((resolve) => setImmediate(resolve));
     output.write("b");
     assert.equal(writes, 1);
+    await output.finish();
     assert.equal(world.written.stderr, "");
   });
 });

@@ -3,6 +3,7 @@
 import { createRequire } from "node:module";
 import type { Writable } from "node:stream";
 import type TableConstructor from "cli-table3";
+import { fromSystemError } from "#lib/core/errors.ts";
 
 /** How much is printed, and in which form. */
 export interface OutputOptions {
@@ -20,6 +21,7 @@ export class Output {
   readonly #stdout: Writable;
   readonly #stderr: Writable;
   #closed = false;
+  #failure: Error | undefined;
   #documents = 0;
 
   constructor(stdout: Writable, stderr: Writable, options: OutputOptions) {
@@ -28,8 +30,8 @@ export class Output {
     this.#stderr = stderr;
     // A reader that has seen enough (`ashlar ls | head`) is no failure: the rest is not written, and nobody is told.
     stdout.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code !== "EPIPE") throw error;
       this.#closed = true;
+      if (error.code !== "EPIPE") this.#failure ??= error;
     });
     stderr.on("error", () => undefined);
   }
@@ -37,6 +39,18 @@ export class Output {
   /** Whether a JSON document was printed. */
   get hasDocument(): boolean {
     return this.#documents > 0;
+  }
+
+  /** Waits until everything is written; Io when it could not be: a full disk behind `ashlar ls > file`. */
+  async finish(): Promise<void> {
+    if (!this.#closed) {
+      // The error comes to the listener as well, whatever the callback says.
+      await new Promise<void>((resolve) => this.#stdout.write("", () => resolve()));
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    if (this.#failure !== undefined) {
+      throw fromSystemError(this.#failure, "writing to standard output");
+    }
   }
 
   /** The command's result: `document` with --json, else the lines of `text`. Printed with --quiet as well. */

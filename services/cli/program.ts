@@ -69,6 +69,8 @@ async function loadVerbs(args?: readonly string[]): Promise<AddVerb[]> {
 
 /** Runs one command line and answers the exit code. */
 export async function runProgram(args: readonly string[], world: Surroundings): Promise<number> {
+  // Help is written before there is an Output; a pipe that is closed then must not end in a stack trace.
+  for (const stream of [world.stdout, world.stderr]) stream.on("error", () => undefined);
   const verbs = await loadVerbs(args);
   const outcome = await runWith(verbs, args, world);
   if (outcome !== "unknown") return outcome;
@@ -89,6 +91,7 @@ async function runWith(
     async (...values) => {
       context = createContext(program.opts(), world);
       await handler(context, ...values);
+      await context.output.finish();
     };
   // What commander says on stderr: its errors, which are told by the one handler, and help that nobody asked for.
   const said: string[] = [];

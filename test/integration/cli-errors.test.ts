@@ -1,10 +1,12 @@
 // Every documented exit code, with its message and remedy.
 import assert from "node:assert/strict";
-import { rename, writeFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { open, rename, writeFile } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { EXIT_CODES } from "#services/cli/exit-codes.ts";
 import { imageBytes, noise } from "#test/fixtures/integration-image.ts";
-import { runAshlar, until } from "#test/fixtures/integration-process.ts";
+import { ASHLAR, runAshlar, until } from "#test/fixtures/integration-process.ts";
 import {
   TemporaryFolder,
   TestRepository,
@@ -119,14 +121,22 @@ describe("exit codes", options, () => {
     const source = repository.fresh("disk");
     await writeFile(source, noise("disk", 1000));
     const { uid } = await repository.backup(source);
-    const error = await repository
-      .fails(74, ["restore", uid, "/dev/full", "--force"])
-      .catch(async () => {
-        // A target that is no file and no disk may be refused before anything is written.
-        await repository.run(["restore", uid, "/dev/full", "--force"], { code: 64 });
-        return undefined;
-      });
-    if (error !== undefined) assert.equal(error.code, "IO");
+    // Standard output is a device that is always full.
+    const full = await open("/dev/full", "w");
+    const child = spawn(ASHLAR, ["-c", repository.folder, "restore", uid, "-"], {
+      env: { PATH: process.env["PATH"] ?? "", ...repository.env },
+      stdio: ["ignore", full.fd, "pipe"],
+    });
+    let stderr = "";
+    child.stderr?.on("data", (data: Buffer) => (stderr += data.toString()));
+    const [code] = (await once(child, "close")) as [number];
+    assert.equal(code, 74, stderr);
+    assert.match(stderr, /no space left/);
+    const list = spawn(ASHLAR, ["-c", repository.folder, "ls"], {
+      stdio: ["ignore", full.fd, "inherit"],
+    });
+    assert.deepEqual(await once(list, "close"), [74, null], "ls > /dev/full");
+    await full.close();
     seen.add(74);
   });
 
