@@ -7,11 +7,12 @@ import { encodeBlockRecord, type BlockRecord, type Copy } from "#lib/repository/
 import { key, objectName, range } from "#lib/repository/keyspace.ts";
 import { queueTrash, readBlock, writeCounter } from "#lib/repository/ledger.ts";
 import { encodeRecord, type VersionRecord } from "#lib/repository/records.ts";
-import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
+import { drainRechecks, recheckStep } from "#lib/repository/transactions/recheck.ts";
 import { markBad } from "#lib/repository/transactions/verify.ts";
 import { removeVersion } from "#lib/repository/transactions/version.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { putOwedHeads } from "#services/writer/heads.ts";
+import { decodeNode } from "#proto/node.ts";
 import { openTiny, type TinyRepository } from "#test/fixtures/tiny-repository.ts";
 import { checkReferences } from "./fsck-references.ts";
 import { FsckRun, type FsckFinding, type FsckInvariant } from "./fsck-run.ts";
@@ -541,11 +542,34 @@ describe("fsck", () => {
       await markBad(tiny.kv, tiny.repo.random, { id, storage, generation });
     }
     assert.deepEqual((await runFsck(tiny.repo)).findings, []);
+    await recheckStep(tiny.kv);
+    assert.deepEqual((await runFsck(tiny.repo)).findings, []);
     await drainRechecks(tiny.kv);
     const { findings, counts } = await runFsck(tiny.repo);
     assert.deepEqual(findings, []);
     assert.deepEqual([counts.damaged, counts.invalidVersions], [2, 1]);
     assert.equal((await tiny.version(version.uid))?.state, "invalid");
+  });
+
+  it("finds nodes below others that are lost, or of a wrong level", async () => {
+    const tiny = await openTiny({ storages: 1 });
+    const blocks = Array.from({ length: 600 }, (_, index) => `w${index}`);
+    const { root } = await tiny.backup(blocks);
+    const plain = await tiny.kv.read((reader) => reader.get(key.node(root as BlockId)));
+    const { children } = decodeNode<BlockId>(plain as Buffer);
+    await tiny.kv.transact(async (tx) => {
+      tx.clear(key.node(children[0] as BlockId));
+      tx.set(key.node(children[1] as BlockId), plain as Buffer);
+      await Promise.resolve();
+    });
+    const { findings } = await runFsck(tiny.repo);
+    const nodes = findings.filter(({ invariant }) => invariant === "nodes").map(({ what }) => what);
+    for (const [child, what] of [
+      [0, "has no content"],
+      [1, "is of a wrong level"],
+    ] as const) {
+      assert.ok(nodes.includes(`node ${children[child]}, which it names, ${what}`), nodes.join());
+    }
   });
 
   it("merges references in passes of any size", async () => {

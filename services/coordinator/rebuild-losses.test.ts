@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as fc from "fast-check";
 import type { VersionUid } from "#lib/core/ids.ts";
-import type { Kv } from "#lib/ports/kv.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { encodeRecord } from "#lib/repository/records.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
+import { runFsck } from "#services/coordinator/fsck.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { putOwedHeads } from "#services/writer/heads.ts";
 import { assertClosed, headsOn, restoreFrom } from "#test/fixtures/tiny-checks.ts";
@@ -19,6 +19,7 @@ import {
   rebuildAt,
   rebuildFresh,
   snapshotOf,
+  stopping,
   withoutMetadata,
 } from "#test/fixtures/tiny-rebuild.ts";
 
@@ -281,24 +282,6 @@ describe("rebuild, whatever happened before", () => {
   });
 });
 
-/** Metadata that stop working after so many transactions: the process is killed. */
-function stopping(kv: Kv, transactions: number, lands: boolean): Kv {
-  let left = transactions;
-  const killed = (): Error => new Error("killed");
-  return {
-    read: (body) => (left < 0 ? Promise.reject(killed()) : kv.read(body)),
-    transact: async (body, options) => {
-      left -= 1;
-      if (left < 0 && !(lands && left === -1)) throw killed();
-      const value = await kv.transact(body, options);
-      if (left < 0) throw killed();
-      return value;
-    },
-    flush: () => kv.flush(),
-    close: () => kv.close(),
-  };
-}
-
 describe("rebuild, stopped anywhere", () => {
   /** Two storages, some losses, a removed version, labels. */
   async function openDamaged(): Promise<TinyRepository> {
@@ -341,6 +324,12 @@ describe("rebuild, stopped anywhere", () => {
           assert.equal((error as Error).message, "killed");
           stops += 1;
         }
+        // What was taken in before it stopped is found by the collector, should nobody run it again.
+        const { findings } = await runFsck(stopped.repo);
+        assert.deepEqual(
+          findings.filter(({ what }) => /queued nowhere/.test(what)),
+          [],
+        );
         const result = await rebuildAt(stopped, [0, 1], { fresh: !reconcile });
         assert.deepEqual(
           result.versions.map(({ uid, state, missing }) => ({ uid, state, missing })),

@@ -96,7 +96,7 @@ function byStorage(objects: readonly ListedObject[]): Map<StorageId, ListedObjec
   return Map.groupBy(objects, ({ storage }) => storage);
 }
 
-/** Tells what may be good, the record's own first, from what is known to be bad or cannot be whole. */
+/** Tells what may be good, the record's own first, from what cannot be whole. What was found bad makes all be read. */
 function sift(
   record: BlockRecord | undefined,
   storage: StorageId,
@@ -105,10 +105,8 @@ function sift(
 ): { readonly candidates: readonly ListedObject[]; readonly odd: Generation | undefined } {
   const bad = record?.copies.find((copy) => copy.storage === storage && copy.state === "bad");
   const own = record === undefined ? undefined : currentAt(record, storage)?.generation;
-  const isWhole = ({ sizeBytes, generation }: ListedObject): boolean =>
-    generation !== bad?.generation &&
-    sizeBytes > SEAL_OVERHEAD_BYTES &&
-    sizeBytes <= SEAL_OVERHEAD_BYTES + plainBytes;
+  const isWhole = ({ sizeBytes }: ListedObject): boolean =>
+    sizeBytes > SEAL_OVERHEAD_BYTES && sizeBytes <= SEAL_OVERHEAD_BYTES + plainBytes;
   const candidates = listed
     .filter(isWhole)
     .toSorted((a, b) => Number(b.generation === own) - Number(a.generation === own));

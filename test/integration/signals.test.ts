@@ -72,7 +72,6 @@ describe("signals", { timeout: TEST_TIMEOUT_MS }, () => {
       assert.equal(await repo.blockCount(), bytes.length / BLOCK);
       await repo.assertRestores(again.uid, bytes);
     });
-
   }
 
   it("stops commands that hang at their source or target on SIGTERM, with 143", async () => {
@@ -107,7 +106,10 @@ describe("signals", { timeout: TEST_TIMEOUT_MS }, () => {
     await using repo = await TestRepository.make({ storages: ["a", "b"] });
     const bytes = noise("kept", 8 * MIB);
     const { uid } = await repo.backup("-", "kept", [], { stdin: bytes });
-    for (const args of [["gc", "--sweep"], ["scrub", "--deep"]]) {
+    for (const args of [
+      ["gc", "--sweep"],
+      ["scrub", "--deep"],
+    ]) {
       const doomed = await repo.backup("-", "doomed", [], { stdin: noise(args.join(), 8 * MIB) });
       await repo.run(["rm", doomed.uid]);
       const running = repo.start(args);
