@@ -195,8 +195,10 @@ class Verdict {
   }
 
   #ofValid(version: RetentionVersion): RetentionDecision {
-    if (this.#latest.has(version))
-      return decide(version, true, `one of the ${this.#latestWords()}`);
+    if (this.#latest.has(version)) {
+      const oneOf = this.#latest.size === 1 ? "" : "one of ";
+      return decide(version, true, `${oneOf}the ${this.#latestWords()}`);
+    }
     const bucket = this.#calendar.bucketOf(version);
     if (bucket === undefined) return decide(version, false, this.#tooOld());
     const kept = this.#oldestOf.get(bucket);

@@ -3,10 +3,10 @@
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import type { StorageMarker } from "#lib/drivers/storage-marker.ts";
+import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
 import { StorageSet, type AttachedStorage } from "#lib/repository/storages.ts";
 import type { Engine, KnownStorage } from "./compose.ts";
 import type { StorageConfig } from "./config-file.ts";
-import { openStorage, peekStorage } from "./storage-drivers.ts";
 
 /** A storage of the configuration that the metadata do not have. */
 export interface UnknownStorage {
@@ -51,10 +51,12 @@ async function attachOne(engine: Engine, config: StorageConfig): Promise<Outcome
   const byName = inUse(engine.knownStorages).find((known) => known.record.name === name);
   let identity: StorageId | undefined;
   try {
-    const marker = await peekStorage(url);
+    const marker = await readStorageMarker(url);
     identity = identify(engine, config, marker, byName);
     if (identity === undefined) return { unknown: { name, url, reason: undefined } };
-    return { attached: attach(config, identity, await openStorage(url, identity, engine.ports)) };
+    const { clock, random } = engine.ports;
+    const store = await openStorage(url, { identity, clock, random });
+    return { attached: attach(config, identity, store) };
   } catch (error) {
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;
     const id = identity ?? byName?.storage;

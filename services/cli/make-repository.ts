@@ -1,10 +1,12 @@
 // Making a repository: key, metadata, storages, configuration. Nothing half-made stays behind when a step fails; the
 // configuration comes last, so that what a killed process leaves is no repository yet.
-import { mkdir, open, readdir, rm, rmdir, unlink } from "node:fs/promises";
+import { open, readdir, rm, rmdir, unlink } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
 import { openLmdbKv } from "#lib/drivers/lmdb/lmdb-kv.ts";
+import { createStorage, openStorage } from "#lib/drivers/storages.ts";
+import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import { KEY_FILE_MODE } from "#lib/repository/key-file.ts";
 import { key } from "#lib/repository/keyspace.ts";
@@ -20,7 +22,6 @@ import { createSealer } from "#lib/repository/sealing.ts";
 import type { Config, StorageConfig } from "./config-file.ts";
 import { introduceStorage } from "./introduce-storage.ts";
 import { makeMetadataFolder, metadataPaths, writeKeyCopy } from "./metadata-folder.ts";
-import { createStorage } from "./storage-drivers.ts";
 import { Undo } from "./undo.ts";
 
 const CONFIG_MODE = 0o644;
@@ -104,7 +105,10 @@ export async function makeStorage(
 ): Promise<void> {
   const id = newStorageId(ports.random);
   await noteFolderOf(config.url, undo);
-  const store = await createStorage(config.url, { identity: id, repository }, ports);
+  const created = new Date(ports.clock.now()).toISOString();
+  await createStorage(config.url, { format: 1, identity: id, repository, created });
+  const { clock, random } = ports;
+  const store = await openStorage(config.url, { identity: id, clock, random });
   try {
     await use({ id, name: config.name, site: config.site, store });
   } finally {
@@ -155,7 +159,7 @@ export async function makeEmptyFolder(folder: string, undo: Undo): Promise<void>
   if (entries !== undefined) return;
   let first: string | undefined;
   try {
-    first = await mkdir(folder, { recursive: true });
+    first = makeFolders(folder, 0o777);
   } catch (error) {
     throw fromSystemError(error, `making the folder ${folder}`);
   }

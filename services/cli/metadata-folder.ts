@@ -1,10 +1,11 @@
 // The metadata folder: the LMDB store, the locks of the processes that work with it, and copies of the key objects, so that
 // keys open while a storage is away.
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, stat } from "node:fs/promises";
+import { open, readdir, readFile, rename, stat } from "node:fs/promises";
 import path from "node:path";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
 import { openLmdbKv } from "#lib/drivers/lmdb/lmdb-kv.ts";
+import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import { isLockHeld, takeProcessLock, type ProcessLock } from "#lib/drivers/system/process-lock.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Kv } from "#lib/ports/kv.ts";
@@ -37,7 +38,7 @@ export async function makeMetadataFolder(folder: string): Promise<void> {
   const { kv, locks, keys } = metadataPaths(folder);
   try {
     for (const each of [folder, kv, locks, keys]) {
-      await mkdir(each, { recursive: true, mode: FOLDER_MODE });
+      makeFolders(each, FOLDER_MODE);
     }
   } catch (error) {
     throw fromSystemError(error, `making the metadata folder ${folder}`);
@@ -115,7 +116,7 @@ export async function writeKeyCopy(folder: string, object: StoredKeyObject): Pro
   const { keys } = metadataPaths(folder);
   const file = path.join(keys, path.basename(object.name));
   try {
-    await mkdir(keys, { recursive: true, mode: FOLDER_MODE });
+    makeFolders(keys, FOLDER_MODE);
     const temporary = `${file}.${randomBytes(4).toString("hex")}.tmp`;
     const handle = await open(temporary, "wx", FILE_MODE);
     try {

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { openLmdbKv } from "#lib/drivers/lmdb/lmdb-kv.ts";
+import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
 import { openKeys, type StoredKeyObject } from "#lib/repository/keys.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import { rebuild } from "#services/coordinator/rebuild.ts";
@@ -31,7 +32,6 @@ import {
 import { urlWithin, within } from "./paths.ts";
 import { renderConfig } from "./render-config.ts";
 import { configuredSecret, readKeyObjects } from "./repository-keys.ts";
-import { openStorage, peekStorage } from "./storage-drivers.ts";
 import { Undo } from "./undo.ts";
 
 /** Lies in the folder until the rebuild has come to its end: so that it can be run again after it was killed. */
@@ -215,8 +215,9 @@ async function openStores(storages: readonly NamedUrl[], ports: Ports): Promise<
   const stores: RebuildStore[] = [];
   try {
     for (const { name, url, site } of storages) {
-      const { identity } = await peekStorage(url);
-      const store = await openStorage(url, identity, ports);
+      const { identity } = await readStorageMarker(url);
+      const { clock, random } = ports;
+      const store = await openStorage(url, { identity, clock, random });
       stores.push({ identity, name, site: site ?? name, store });
     }
     return stores;
@@ -228,7 +229,7 @@ async function openStores(storages: readonly NamedUrl[], ports: Ports): Promise<
 
 /** All storages are of one repository; answers its identity. */
 async function sameRepository(storages: readonly NamedUrl[]): Promise<string> {
-  const markers = await Promise.all(storages.map(({ url }) => peekStorage(url)));
+  const markers = await Promise.all(storages.map(({ url }) => readStorageMarker(url)));
   const repositories = new Set(markers.map(({ repository }) => repository));
   const [only, another] = repositories;
   if (only !== undefined && another === undefined) return only;

@@ -2,6 +2,7 @@
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
 import { newSessionId, newToken } from "#lib/repository/repository.ts";
+import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
 import { endSession, startSession } from "#lib/repository/transactions/session.ts";
 import { requireVersion } from "#lib/repository/transactions/version.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
@@ -60,6 +61,8 @@ export async function runRestore(
     await watch.stop();
     await endSession(repo.kv, session, token, repo.clock.now());
     await settle(context, session);
+    // Copies that were found bad while reading are told to the versions that need them.
+    await drainRechecks(repo.kv);
   }
 }
 

@@ -156,6 +156,8 @@ describe("damage", { timeout: TEST_TIMEOUT_MS }, () => {
         assert.ok(error.message.includes(named), `"${error.message}" names ${named}`);
       }
     }
+    const shown = parseJson<{ status: string }>(await repo.run(["--json", "show", uid]));
+    assert.equal(shown.status, "invalid", "what a restore found is known at once");
     const lost = damaged.toSorted((a, b) => a.block - b.block);
     const expected = Buffer.from(bytes);
     for (const { block } of lost) expected.fill(0, block * BLOCK, (block + 1) * BLOCK);

@@ -1,6 +1,6 @@
 // Makes a new file storage: the folder, its marker, the folders of its objects.
 import { randomBytes } from "node:crypto";
-import { link, mkdir, open, readdir, rm } from "node:fs/promises";
+import { link, open, readdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import {
@@ -8,6 +8,7 @@ import {
   MARKER_NAME,
   type StorageMarker,
 } from "#lib/drivers/storage-marker.ts";
+import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import { DEFAULT_RESERVE_BYTES } from "./file-blob-store.ts";
 import { errnoOf } from "./file-calls.ts";
 import { flushFolder } from "./flusher.ts";
@@ -34,11 +35,11 @@ const FRESH_FOLDER = "lost+found";
 export async function createFileBlobStore(options: CreateFileBlobStoreOptions): Promise<void> {
   const root = path.resolve(options.path);
   try {
-    await makeFolders(root);
+    await makeRoot(root);
     await checkUsable(root, options.marker);
     await writeMarker(root, options.marker);
     for (const folder of [...Object.keys(OBJECT_FOLDERS), TEMPORARY_FOLDER]) {
-      await mkdir(path.join(root, folder), { recursive: true, mode: 0o700 });
+      makeFolders(path.join(root, folder), 0o700);
     }
     await flushFolder(root);
     const reserveBytes = options.reserveBytes ?? DEFAULT_RESERVE_BYTES;
@@ -48,8 +49,9 @@ export async function createFileBlobStore(options: CreateFileBlobStoreOptions): 
   }
 }
 
-async function makeFolders(root: string): Promise<void> {
-  const first = await mkdir(root, { recursive: true, mode: 0o700 });
+/** Makes the folder, durably. */
+async function makeRoot(root: string): Promise<void> {
+  const first = makeFolders(root, 0o700);
   if (first === undefined) return;
   for (let folder = root; folder.length >= first.length; folder = path.dirname(folder)) {
     await flushFolder(path.dirname(folder));

@@ -6,7 +6,6 @@ import {
   fdatasyncSync,
   fstatSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readFileSync,
   statSync,
@@ -14,6 +13,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fromSystemError } from "#lib/core/errors.ts";
+import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import { assertRoots } from "./lmdb-root.ts";
 
 /** Name of the data file within the store's folder; LMDB gives it. */
@@ -37,7 +37,7 @@ export function prepareFolder(path: string, readOnly: boolean): void {
       statSync(join(path, DATA_FILE));
       return;
     }
-    const first = mkdirSync(path, { recursive: true, mode: 0o700 });
+    const first = makeFolders(path, 0o700);
     if (first === undefined) return;
     // So that a power failure does not take away the folder, with all that is flushed within it.
     const top = dirname(resolve(first));
