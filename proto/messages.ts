@@ -5,6 +5,9 @@ import { Packr } from "msgpackr";
 /** Version of the messages; an actor refuses a newer major number. */
 export const MESSAGE_VERSION = 1;
 
+/** The nodes that a session holds were read from several things: none of them is taken over. */
+export const MIXED_READING = "";
+
 /** The work queues. */
 export const queues = {
   dedup: "dedup",
@@ -107,8 +110,9 @@ export const NO_COUNTS: BackupCounts = {
   bytesStored: 0,
 };
 
-/** A block that could not be restored. */
+/** A block that could not be restored; of kind "node", everything below a node of the tree. */
 export interface DamagedBlockMessage {
+  readonly kind: "block" | "node";
   readonly id: string;
   readonly offset: number;
   readonly length: number;
@@ -178,7 +182,11 @@ export interface Requests {
     reply: { readonly plains: readonly (Buffer | null)[] };
   };
   alive: {
-    request: SessionMessage & { readonly horizon: number | null };
+    request: SessionMessage & {
+      readonly horizon: number | null;
+      /** What is being read; {@link MIXED_READING} when that is no one thing. Null says nothing. */
+      readonly reading: string | null;
+    };
     reply: Record<string, never>;
   };
   put: {
@@ -187,6 +195,16 @@ export interface Requests {
       readonly blocks: readonly PutBlockMessage[];
     };
     reply: { readonly outcomes: readonly PutOutcomeMessage[] };
+  };
+  /** Waits, with patience, until these blocks are placed at these storages: for late puts, and by fills of what is owed. */
+  settle: {
+    request: {
+      readonly ids: Buffer;
+      readonly storages: readonly string[];
+      readonly patienceMs: number;
+    };
+    /** How many of them are still not placed at all of the storages. */
+    reply: { readonly missing: number };
   };
   read: {
     request: {
@@ -218,6 +236,8 @@ export interface Requests {
         readonly index: number;
         readonly id: string;
       }[];
+      /** What was read when that was brought; another reading takes none of it. */
+      readonly placedOf: string | null;
       readonly heartbeatMs: number;
       readonly patienceMs: number;
     };

@@ -104,6 +104,16 @@ const ERRNO_WORDS: Readonly<Record<string, string>> = {
   EFBIG: "the file is larger than this file system allows",
 };
 
+/** What helps, where the caller does not know better. */
+const ERRNO_REMEDIES: Readonly<Record<string, string>> = {
+  EACCES: "run as a user who may, or change the permissions",
+  EPERM: "run as a user who may, or change the permissions",
+  EROFS: "mount it read-write, or copy to where it can be written",
+  ENOSPC: "make room on it",
+  EDQUOT: "make room, or raise the quota",
+  EMFILE: "raise the limit of open files (ulimit -n)",
+};
+
 /**
  * Turns an error of a system call into an {@link AshlarError}; one that is an AshlarError already passes through.
  * @param what the action and the thing, e.g. `reading /dev/vg/disk at offset 4096`
@@ -116,15 +126,25 @@ export function fromSystemError(
   if (error instanceof AshlarError) return error;
   const errno = (error as { code?: unknown } | null)?.code;
   const code = typeof errno === "string" ? (ERRNO_CODES[errno] ?? ErrorCode.Io) : ErrorCode.Io;
+  const remedy = typeof errno === "string" ? ERRNO_REMEDIES[errno] : undefined;
   const words =
     typeof errno === "string"
-      ? `${ERRNO_WORDS[errno] ?? (error as Error).message} (${errno})`
+      ? `${ERRNO_WORDS[errno] ?? wordsOf(error as Error, errno)} (${errno})`
       : error instanceof Error
         ? error.message
         : String(error);
   return new AshlarError(code, `${what}: ${words}`, {
+    ...(remedy === undefined ? {} : { remedy }),
     ...options,
     cause: error,
     details: { ...options.details, ...(typeof errno === "string" ? { errno } : {}) },
   });
+}
+
+/** Node's messages repeat the code, the call and the path: `ENXIO: no such device or address, open '/dev/tty'`. */
+function wordsOf({ message }: Error, errno: string): string {
+  const [words = message] = message.startsWith(`${errno}: `)
+    ? message.slice(errno.length + 2).split(", ")
+    : [message];
+  return words;
 }

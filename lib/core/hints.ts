@@ -35,6 +35,9 @@ export function parseHints(text: string, sizeBytes: number): Hints {
   } catch (error) {
     throw hintsError(`not JSON: ${(error as Error).message}`, { cause: error });
   }
+  // What `ashlar diff --json` prints has them among other things.
+  const { extents } = (entries ?? {}) as { readonly extents?: unknown };
+  if (Array.isArray(extents)) entries = extents;
   if (!Array.isArray(entries)) {
     throw hintsError(
       `expected an array of {"offset", "length", "exists"}, found ${kindOf(entries)}`,

@@ -1,8 +1,8 @@
 // Sizes, durations and percentages as people write and read them. Units of size are binary: a block device is counted
-// in powers of two, so `4M` and `4MiB` are the same number here.
+// in powers of two, so `4M` and `4MiB` are the same number here. `4MB` would be 4,000,000 to some: it is refused.
 import { AshlarError, ErrorCode } from "./errors.ts";
 
-const SIZE_TEXT = /^(\d+(?:\.\d+)?)\s*(?:([kmgtp])(?:i?b)?|b)?$/i;
+const SIZE_TEXT = /^(\d+(?:\.\d+)?)\s*(?:([kmgtp])(?:ib)?|b)?$/i;
 const SIZE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 const SIZE_LETTERS = "kmgtp";
 

@@ -92,7 +92,7 @@ describe("labels", () => {
       set("example.com/host", "a-b_c.d:e/f@g+h"),
     );
     assert.deepEqual(parseLabel("host="), set("host", ""));
-    assert.deepEqual(parseLabel("host"), set("host", ""));
+    assert.throws(() => parseLabel("host"), failsWith(ErrorCode.Usage, /expected NAME=VALUE/));
     assert.deepEqual(parseLabel("host=x-"), set("host", "x-"));
     assert.deepEqual(parseLabel("host-"), { kind: "remove", name: "host" });
     assert.deepEqual(parseLabel("a-b-"), { kind: "remove", name: "a-b" });

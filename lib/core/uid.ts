@@ -30,8 +30,17 @@ function checkName(name: string, what: string): string {
   return name;
 }
 
+/** Ends a reference to a volume's youngest version, and so no name. */
+const LATEST = "@latest";
+
 /** Checks the name of a volume and returns it. */
 export function checkVolumeName(name: string): string {
+  if (name.endsWith(LATEST)) {
+    throw new AshlarError(
+      ErrorCode.Usage,
+      `volume name ${JSON.stringify(name)} is not allowed: VOLUME${LATEST} means the youngest version of VOLUME`,
+    );
+  }
   return checkName(name, "volume name");
 }
 
@@ -69,14 +78,20 @@ const LABEL_PREFIX_LENGTH_MAX = 253;
 const LABEL_VALUE = /^[-a-zA-Z0-9_.:/@+]*$/;
 const LABEL_VALUE_LENGTH_MAX = 255;
 
-/** Reads `NAME=VALUE` (also `NAME=` and `NAME`, which set an empty value) or `NAME-` (removes). */
+/** Reads `NAME=VALUE` (also `NAME=`, which sets an empty value) or `NAME-` (removes). */
 export function parseLabel(text: string): LabelChange {
   const equals = text.indexOf("=");
   if (equals < 0 && text.endsWith("-")) {
     return { kind: "remove", name: checkLabelName(text.slice(0, -1), text) };
   }
-  const name = checkLabelName(equals < 0 ? text : text.slice(0, equals), text);
-  const value = equals < 0 ? "" : text.slice(equals + 1);
+  if (equals < 0) {
+    throw new AshlarError(
+      ErrorCode.Usage,
+      `label ${JSON.stringify(text)}: expected NAME=VALUE, or NAME- to remove it`,
+    );
+  }
+  const name = checkLabelName(text.slice(0, equals), text);
+  const value = text.slice(equals + 1);
   if (!LABEL_VALUE.test(value) || value.length > LABEL_VALUE_LENGTH_MAX) {
     throw labelError(
       text,

@@ -51,5 +51,7 @@ export interface BlobStore {
   /** Deletes many; the result names those that could not be, with their error. */
   delete(names: readonly string[]): Promise<ReadonlyMap<string, Error>>;
   list(prefix: string, options?: { signal?: AbortSignal }): AsyncIterable<BlobEntry>;
+  /** Reads the storage's marker: fails (Unavailable, or as reading does) unless the storage is there and the one that was opened. */
+  check(): Promise<void>;
   close(): Promise<void>;
 }

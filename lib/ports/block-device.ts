@@ -18,6 +18,8 @@ export interface BlockSource {
   readonly seekable: boolean;
   /** True when it names a snapshot that cannot change. */
   readonly frozen: boolean;
+  /** The same text at a later opening means the same content; undefined where that cannot be told. */
+  readonly identity: string | undefined;
   /** What is wrong with reading it now (mounted read-write, opened for writing elsewhere), as sentences. */
   readonly warnings: readonly string[];
   /**
@@ -42,6 +44,13 @@ export interface BlockTarget {
   readonly seekable: boolean;
   /** True when everything not written reads as zero (a new file). */
   readonly blank: boolean;
+  /** True once something was written to it or made zero. */
+  readonly touched: boolean;
+  /**
+   * The extents within `range` that may hold anything but zeros, ascending, not touching (for differential restores).
+   * A target that cannot tell yields the whole range.
+   */
+  extents(range: Extent): AsyncIterable<Extent>;
   /** Writes all of `bytes` at `offset`. */
   write(bytes: Uint8Array, offset: number): Promise<void>;
   /**
@@ -53,5 +62,6 @@ export interface BlockTarget {
   read(into: Uint8Array, offset: number): Promise<void>;
   /** Makes everything durable and, for files, sets the size. */
   finish(): Promise<void>;
+  /** Lets go of it. A file that was made for it goes again when nothing was written and it was not finished. */
   close(): Promise<void>;
 }

@@ -119,6 +119,11 @@ export interface SessionRecord {
   /** Who runs it: host name and, for the OS lock that tells of its death, the lock's name. */
   readonly host: string;
   readonly lock: string;
+  /**
+   * What its nodes were read from: source, hints and base as the reader tells them apart. `MIXED_READING` when they were
+   * read from several. Undefined before anything was read.
+   */
+  readonly reading?: string;
 }
 
 /** `heartbeat/<sid>`. */

@@ -1,6 +1,7 @@
 // Walking a version's tree in order, reading only what is needed.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlockId } from "#lib/core/ids.ts";
+import { FormatError, FormatFault } from "#proto/format-error.ts";
 import { decodeNode } from "#proto/node.ts";
 import { blocksPerNode, NODE_FAN_OUT } from "./tree.ts";
 
@@ -26,6 +27,17 @@ export interface BlockRange {
   readonly to: number;
 }
 
+/** A part of a tree that cannot be read: everything below a node that is missing or malformed. */
+export interface Gap {
+  /** The node. */
+  readonly id: BlockId;
+  /** The first block below it; there may be fewer in the version than it has room for. */
+  readonly first: number;
+  readonly count: number;
+  /** What is wrong with the node, as a clause: "is missing". */
+  readonly reason: string;
+}
+
 /**
  * The leaves of a tree that intersect `range`, in order; leaves that are wholly zero do not come.
  * Holds at most one node per level in memory. A missing or malformed node is Damaged, naming its blocks.
@@ -33,10 +45,24 @@ export interface BlockRange {
 export async function* walkLeaves(
   readNodes: ReadNodes,
   tree: Tree,
-  range: BlockRange = { from: 0, to: Infinity },
+  range: BlockRange = ALL_BLOCKS,
 ): AsyncGenerator<Leaf> {
+  for await (const part of walkParts(readNodes, tree, range)) {
+    if ("blocks" in part) yield part;
+    else throw gapError(part);
+  }
+}
+
+/** {@link walkLeaves} around what is damaged: a node that is missing or malformed comes as a gap, in its place. */
+export async function* walkParts(
+  readNodes: ReadNodes,
+  tree: Tree,
+  range: BlockRange = ALL_BLOCKS,
+): AsyncGenerator<Leaf | Gap> {
   yield* walk(readNodes, tree.root, tree.levels - 1, 0, range);
 }
+
+const ALL_BLOCKS: BlockRange = { from: 0, to: Infinity };
 
 async function* walk(
   readNodes: ReadNodes,
@@ -44,10 +70,16 @@ async function* walk(
   level: number,
   index: number,
   range: BlockRange,
-): AsyncGenerator<Leaf> {
-  const children = await readChildren(readNodes, id, level, index);
+): AsyncGenerator<Leaf | Gap> {
+  const count = blocksPerNode(level);
+  const first = index * count;
+  const children = await readChildren(readNodes, id, level);
+  if (typeof children === "string") {
+    yield { id, first, count, reason: children };
+    return;
+  }
   if (level === 0) {
-    yield { id, first: index * NODE_FAN_OUT, blocks: children };
+    yield { id, first, blocks: children };
     return;
   }
   const span = blocksPerNode(level - 1);
@@ -59,24 +91,28 @@ async function* walk(
   }
 }
 
+/** The node's children, or what is wrong with it. */
 async function readChildren(
   readNodes: ReadNodes,
   id: BlockId,
   level: number,
-  index: number,
-): Promise<readonly (BlockId | undefined)[]> {
+): Promise<readonly (BlockId | undefined)[] | string> {
   const [plain] = await readNodes([id]);
-  const first = index * blocksPerNode(level);
-  const where = `blocks ${first} to ${first + blocksPerNode(level) - 1}`;
-  if (plain === undefined) {
-    throw new AshlarError(ErrorCode.Damaged, `tree node ${id} (${where}) is missing`, {
-      remedy: "`ashlar scrub --deep` tells what is damaged; another storage may have it",
-      details: { node: id, firstBlock: first },
-    });
+  if (plain === undefined) return "is missing";
+  try {
+    const node = decodeNode<BlockId>(plain);
+    return node.level === level ? node.children : "is of another level";
+  } catch (error) {
+    // What a newer Ashlar wrote is not damaged.
+    if (!(error instanceof FormatError) || error.fault === FormatFault.Newer) throw error;
+    return error.message;
   }
-  const node = decodeNode<BlockId>(plain);
-  if (node.level !== level) {
-    throw new AshlarError(ErrorCode.Damaged, `tree node ${id} (${where}) is of another level`);
-  }
-  return node.children;
+}
+
+function gapError({ id, first, count, reason }: Gap): AshlarError {
+  const where = `blocks ${first} to ${first + count - 1}`;
+  return new AshlarError(ErrorCode.Damaged, `tree node ${id} (${where}) ${reason}`, {
+    remedy: "`ashlar scrub --deep` tells what is damaged; another storage may have it",
+    details: { node: id, firstBlock: first },
+  });
 }

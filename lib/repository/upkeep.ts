@@ -90,6 +90,9 @@ export interface Upkeep {
   runDeletions(storage: StorageId, options?: UpkeepOptions): Promise<DeletionOutcome>;
   /** Writes trash for what no record names at a storage. */
   sweep(storage: StorageId, options?: UpkeepOptions): Promise<SweepOutcome>;
-  /** Waits for puts that were answered at the quorum, at most `ms`. */
-  drain(ms: number): Promise<void>;
+  /**
+   * Waits for puts that were answered at the quorum, at most `ms`, or until the signal aborts. Gives the storages at which they
+   * have not ended: they hang, or are much slower than the quorum.
+   */
+  drain(ms: number, signal?: AbortSignal): Promise<readonly StorageId[]>;
 }

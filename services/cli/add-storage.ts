@@ -7,6 +7,7 @@ import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { openEngine } from "./compose.ts";
 import { absoluteUrl, parseConfig, type Config } from "./config-file.ts";
+import { STORAGE_NAME, STORAGE_NAME_RULE } from "./config-schema.ts";
 import type { CommandContext } from "./context.ts";
 import { introduceStorage } from "./introduce-storage.ts";
 import { makeStorage } from "./make-repository.ts";
@@ -45,6 +46,12 @@ async function extendConfig(
       ErrorCode.AlreadyExists,
       `the configuration has a storage ${storage.name} already`,
       { remedy: `\`ashlar storage add ${storage.name}\` adds that one; or choose another name` },
+    );
+  }
+  if (!STORAGE_NAME.test(storage.name)) {
+    throw new AshlarError(
+      ErrorCode.Usage,
+      `storage ${JSON.stringify(storage.name)}: expected ${STORAGE_NAME_RULE}`,
     );
   }
   const { env, cwd } = context;

@@ -117,10 +117,12 @@ const share = leaf("a percentage such as 0.1%", (value) =>
 );
 
 const path = string("a path");
-const storageName = string(
-  "a name: up to 63 letters, digits and - _ . that begins with a letter or digit",
-  /^[a-zA-Z0-9][-a-zA-Z0-9_.]{0,62}$/,
-);
+/** What storages may be called. */
+export const STORAGE_NAME = /^[a-zA-Z0-9][-a-zA-Z0-9_.]{0,62}$/;
+/** In words. */
+export const STORAGE_NAME_RULE =
+  "a name: up to 63 letters, digits and - _ . that begins with a letter or digit";
+const storageName = string(STORAGE_NAME_RULE, STORAGE_NAME);
 
 /** What zod's sections and lists say when they find something else. */
 function expecting(expected: string): { error: z.core.$ZodErrorMap } {

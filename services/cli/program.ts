@@ -60,6 +60,9 @@ const VERBS: readonly (readonly [names: readonly string[], load: () => Promise<A
 /** What needs to know all verbs: help, completion, and a word that is none of them. */
 const NEEDS_ALL = new Set(["help", "-h", "--help", "completion"]);
 
+/** As every tool answers them. */
+const VERSION_OPTIONS = new Set(["--version", "-V"]);
+
 /** The verbs that a command line may mean: too many never hurt. */
 async function loadVerbs(args?: readonly string[]): Promise<AddVerb[]> {
   const named = VERBS.filter(([names]) => names.some((name) => args?.includes(name) === true));
@@ -71,6 +74,8 @@ async function loadVerbs(args?: readonly string[]): Promise<AddVerb[]> {
 export async function runProgram(args: readonly string[], world: Surroundings): Promise<number> {
   // Help is written before there is an Output; a pipe that is closed then must not end in a stack trace.
   for (const stream of [world.stdout, world.stderr]) stream.on("error", () => undefined);
+  if (args.length === 1 && args.some((arg) => VERSION_OPTIONS.has(arg)))
+    return await runProgram(["version"], world);
   const verbs = await loadVerbs(args);
   const outcome = await runWith(verbs, args, world);
   if (outcome !== "unknown") return outcome;
@@ -107,7 +112,8 @@ async function runWith(
       world.stderr.write(said.join(""));
       return exitCodeOf(error);
     }
-    return showError(error, context ?? createContext(program.opts(), world));
+    const command = VERBS.flatMap(([names]) => names).find((name) => args.includes(name));
+    return showError(error, context ?? createContext(program.opts(), world), command);
   }
 }
 
@@ -188,11 +194,12 @@ function createContext(
   };
 }
 
-function showError(error: unknown, context: CommandContext): number {
+function showError(error: unknown, context: CommandContext, command: string | undefined): number {
   const { options, output, log } = context;
   const report = reportError(error, {
     debug: options.logLevel === "debug",
     signalName: context.signalName(),
+    command,
   });
   if (report.exitCode === 0) return 0;
   context.onTerminal.clear();

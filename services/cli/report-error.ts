@@ -8,6 +8,8 @@ export interface ReportOptions {
   readonly debug: boolean;
   /** The signal that asked to stop, if one did. */
   readonly signalName: string | undefined;
+  /** The command that was meant, whose help tells of its arguments and options. */
+  readonly command?: string | undefined;
 }
 
 /** An error as it is shown. */
@@ -43,7 +45,9 @@ export function reportError(thrown: unknown, options: ReportOptions): ErrorRepor
       exitCode,
       lines: [
         `ashlar: ${message}`,
-        "  `ashlar --help` lists the commands, `ashlar COMMAND --help` its options",
+        options.command === undefined
+          ? "  `ashlar --help` lists the commands, `ashlar COMMAND --help` its options"
+          : `  \`ashlar ${options.command} --help\` tells its arguments and options`,
       ],
       document: { error: { code: ErrorCode.Usage, exitCode, message } },
     };

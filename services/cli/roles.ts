@@ -42,6 +42,9 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
   const slotCount = slotsFor(config.memory.budgetBytes ?? BUDGET_BYTES, slotBytes);
   const dedup = startDedup(repo, bus);
   const writer = startWriter(repo, bus, { slotBytes, slotCount });
+  // The standard input can be read only once, and a session that was taken for dead asks again.
+  let onInput: Promise<string> | undefined;
+  const hintsOnInput = (): Promise<string> => (onInput ??= readHints("-", context));
   const reader = startReader({
     ports: repo,
     bus,
@@ -55,14 +58,14 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
       return openSource(url, options);
     },
     openTarget: (request) => openTarget({ ...request, forbid: ownPaths(config) }),
-    readHints: (file) => readHints(file, context),
+    readHints: (file) => (file === "-" ? hintsOnInput() : readHints(file, context)),
   });
   return {
     context: {
       repo,
       bus,
       requester,
-      upkeep: createUpkeep(repo, (ms) => writer.drain(ms)),
+      upkeep: createUpkeep(repo, (...how) => writer.drain(...how)),
       settings: {
         leaseMs: config.sessions.leaseMs,
         resumeWindowMs: config.sessions.resumeWindowMs,
@@ -77,7 +80,7 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
     },
     async stop() {
       await reader.stop();
-      if (!context.signal.aborted) await writer.drain(DRAIN_MS);
+      if (!context.signal.aborted) await writer.drain(DRAIN_MS, context.signal);
       await writer.stop();
       await dedup.stop();
       await requester.close();

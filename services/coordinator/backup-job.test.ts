@@ -8,6 +8,7 @@ import { readVersion } from "#lib/repository/transactions/version.ts";
 import { BLOCK_BYTES, openOneProcess, type OneProcess } from "#test/fixtures/one-process.ts";
 import { runBackup } from "./backup-job.ts";
 import { noticeDead } from "./dead-sessions.ts";
+import { listPlacedVersions } from "./listing.ts";
 import { runRestore } from "./restore-job.ts";
 
 const B = BLOCK_BYTES;
@@ -338,6 +339,27 @@ describe("storages", () => {
       await restored(process, first.uid),
       data,
       "the other storage alone restores it",
+    );
+    await process.close();
+  });
+
+  it("that are away are not complete either when everything but the head is there already", async () => {
+    const process = await openOneProcess({ storages: 2 });
+    process.device("disk", image(600 * B));
+    const first = await runBackup(process.context, { source: "disk", volume: "v" });
+    process.stores[1]!.away = true;
+    const second = await runBackup(process.context, { source: "disk", volume: "v" });
+    assert.deepEqual(
+      second.storages.map(({ complete }) => complete),
+      [true, false],
+    );
+    const listed = await listPlacedVersions(process.repo.kv);
+    assert.deepEqual(
+      listed.map(({ version, missingAt, restorable }) => [version.uid, missingAt, restorable]),
+      [
+        [first.uid, [], true],
+        [second.uid, [process.storageIds[1]], true],
+      ],
     );
     await process.close();
   });

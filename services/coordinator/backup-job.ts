@@ -2,16 +2,16 @@
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { checkVolumeName } from "#lib/core/uid.ts";
 import type { BlockId, StorageId } from "#lib/core/ids.ts";
-import { placedAt } from "#lib/repository/block-record.ts";
-import { readBlock } from "#lib/repository/ledger.ts";
 import type { Policy, VersionRecord } from "#lib/repository/records.ts";
 import { finishVersion } from "#lib/repository/transactions/version.ts";
 import { listHolds } from "#lib/repository/transactions/session.ts";
 import { queues, type Requests } from "#proto/messages.ts";
 import { leaveResumable, startBackup, takeOver, type StartedBackup } from "./backup-session.ts";
+import { catchUp, untilAborted } from "./catch-up.ts";
 import type { CoordinatorContext } from "./context.ts";
 import { endDead, noticeDead, settle } from "./dead-sessions.ts";
 import type { BackupJob, BackupResult, JobOptions, StorageOutcome } from "./jobs.ts";
+import { showVersion } from "./listing.ts";
 import { watchReader } from "./watch-reader.ts";
 
 /** Rounds of a refused finish, and of a session that was taken for dead while it worked. */
@@ -34,7 +34,7 @@ export async function runBackup(
   for (let round = 1; ; round += 1) {
     try {
       const version = await runSession(context, job, started, startedMs, options);
-      return await acknowledge(context, job, started, version);
+      return await acknowledge(context, job, started, version, options.signal);
     } catch (error) {
       if (!isErrorCode(error, ErrorCode.Fenced) || round === FENCED_ROUNDS_MAX) throw error;
       context.repo.log.warn("the session was taken for dead; going on with it", {
@@ -103,7 +103,7 @@ async function runSession(
   try {
     const request = await readerRequest(context, job, started, watch.job);
     const { body } = await requester.request(queues.reader(host), "backup", request);
-    return await finish(context, job, started, body, startedMs);
+    return await finish(context, job, started, body, startedMs, options.signal);
   } catch (error) {
     await leaveResumable(context, started).catch(() => undefined);
     throw error;
@@ -141,6 +141,7 @@ async function readerRequest(
     sampleRate: settings.hintSample,
     sampleRound: version.sampleRound,
     placed: started.resumed && frozen ? await listHolds(repo.kv, started.session) : [],
+    placedOf: started.reading ?? null,
     heartbeatMs: Math.max(500, Math.floor(settings.leaseMs / 4)),
     patienceMs: settings.patienceMs,
   };
@@ -155,10 +156,13 @@ async function finish(
   started: StartedBackup,
   read: Read,
   startedMs: number,
+  signal: AbortSignal | undefined,
 ): Promise<VersionRecord> {
   const { repo, requester, upkeep, host } = context;
   const { session, token } = started;
-  await upkeep.drain(job.requireComplete === true ? DRAIN_MS * 6 : DRAIN_MS);
+  await upkeep.drain(job.requireComplete === true ? DRAIN_MS * 6 : DRAIN_MS, signal);
+  if (job.requireComplete === true) await catchUp(context, started.version.policy, signal);
+  signal?.throwIfAborted();
   let root = read.root as BlockId;
   for (let round = 0; round < FINISH_ROUNDS_MAX; round += 1) {
     const result = await finishVersion(repo.kv, repo.random, {
@@ -193,13 +197,15 @@ async function acknowledge(
   job: BackupJob,
   started: StartedBackup,
   version: VersionRecord,
+  signal: AbortSignal | undefined,
 ): Promise<BackupResult> {
   const { repo, upkeep } = context;
   const { uid, policy } = version;
-  const heads = await upkeep.putHeads({ uid });
+  const options = signal === undefined ? {} : { signal };
+  const heads = await untilAborted(upkeep.putHeads({ uid }, options), signal);
   // The stamps are listed between putting a head and acknowledging it: a clone of the metadata may have been at work.
   const withHead = heads.filter(({ owed }) => owed === 0).map(({ storage }) => storage);
-  const counting = await upkeep.checkStamps(withHead);
+  const counting = await untilAborted(upkeep.checkStamps(withHead), signal);
   const needed = job.requireComplete === true ? policy.storages.length : policy.quorum;
   if (policy.storages.filter((storage) => counting.includes(storage)).length < needed) {
     const reasons = heads.flatMap(({ storage, reason }) =>
@@ -219,7 +225,7 @@ async function acknowledge(
     await noticeDead(context),
     ({ record }) => record.volume === version.volume && record.kind === "backup",
   );
-  await catchUp(context, policy);
+  await catchUp(context, policy, signal);
   return {
     uid,
     sizeBytes: version.sizeBytes,
@@ -230,34 +236,14 @@ async function acknowledge(
   };
 }
 
-/** Storages that are there again get what they are owed. The version counts already: a failure here is only reported. */
-async function catchUp(context: CoordinatorContext, policy: Policy): Promise<void> {
-  const { repo, upkeep } = context;
-  for (const storage of policy.storages) {
-    if (!repo.storages.isAvailable(storage)) continue;
-    try {
-      const filled = await upkeep.fill(storage);
-      if (filled.filled > 0) {
-        repo.log.info(
-          `storage ${repo.storages.nameOf(storage)} got ${filled.filled} objects that it was owed`,
-        );
-      }
-      await upkeep.putHeads({ storage });
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      repo.log.warn(`storage ${repo.storages.nameOf(storage)} stays owed: ${reason}`);
-    }
-  }
-}
-
 async function outcomes(
   context: CoordinatorContext,
   version: VersionRecord,
 ): Promise<StorageOutcome[]> {
   const { repo } = context;
-  const root = await repo.kv.read((reader) => readBlock(reader, version.root as BlockId));
+  const { completeAt } = await showVersion(repo.kv, version.uid);
   return version.policy.storages.map((storage) => {
-    const complete = root !== undefined && placedAt(root, storage) !== undefined;
+    const complete = completeAt.includes(storage);
     return {
       storage: repo.storages.nameOf(storage),
       complete,

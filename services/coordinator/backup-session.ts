@@ -12,7 +12,7 @@ import {
   startSession,
   type SessionEntry,
 } from "#lib/repository/transactions/session.ts";
-import { readVersion } from "#lib/repository/transactions/version.ts";
+import { listVersions, readVersion } from "#lib/repository/transactions/version.ts";
 import type { CoordinatorContext } from "./context.ts";
 import { noticeDead, settle } from "./dead-sessions.ts";
 import type { BackupJob } from "./jobs.ts";
@@ -25,6 +25,8 @@ export interface StartedBackup {
   readonly version: VersionRecord;
   readonly base: VersionRecord | undefined;
   readonly resumed: boolean;
+  /** What was read when the session's nodes were brought. */
+  readonly reading: string | undefined;
 }
 
 /** Starts a session for a backup, or goes on with the one that an interrupted run of the same backup has left. */
@@ -62,7 +64,7 @@ export async function startBackup(
     source: job.source,
     warnings: [],
     statistics: undefined,
-    sampleRound: base === undefined ? 0 : base.sampleRound + 1,
+    sampleRound: job.hints === undefined ? 0 : await nextSampleRound(context, job.volume),
     revision: 0,
     session,
   };
@@ -85,7 +87,19 @@ export async function startBackup(
     version,
     ...(base === undefined ? {} : { reads: base.uid }),
   });
-  return { session, token, uid, version, base, resumed: false };
+  return { session, token, uid, version, base, resumed: false, reading: undefined };
+}
+
+/**
+ * The round of the rotating sample: each run of a volume takes another one, also when several name the same base, so that
+ * within as many runs as there are rounds every unchanged block is checked.
+ */
+async function nextSampleRound(context: CoordinatorContext, volume: string): Promise<number> {
+  let last = 0;
+  for await (const version of listVersions(context.repo.kv, { removed: true })) {
+    if (version.volume === volume) last = Math.max(last, version.sampleRound);
+  }
+  return last + 1;
 }
 
 /** The base must be valid, of the same volume and of the same block size. */
@@ -147,8 +161,11 @@ async function tryResume(
   }
   const token = newToken(repo.random);
   const { host, lock } = context;
+  const nowMs = repo.clock.now();
+  const { labels = {} } = job;
+  const owner = { host, lock, token, nowMs, labels, dateAnew: true };
   try {
-    await resumeSession(repo.kv, entry.session, { host, lock, token, nowMs: repo.clock.now() });
+    await resumeSession(repo.kv, entry.session, owner);
   } catch (error) {
     if (isErrorCode(error, ErrorCode.TryAgain)) return undefined;
     throw error;
@@ -158,9 +175,10 @@ async function tryResume(
     session: entry.session,
     token,
     uid: record.uid,
-    version,
+    version: { ...version, createdMs: nowMs, labels: { ...version.labels, ...labels } },
     base: undefined,
     resumed: true,
+    reading: record.reading,
   };
 }
 
@@ -171,8 +189,9 @@ export async function takeOver(
 ): Promise<StartedBackup> {
   const { repo, host, lock } = context;
   const token = newToken(repo.random);
-  await resumeSession(repo.kv, started.session, { host, lock, token, nowMs: repo.clock.now() });
-  return { ...started, token, resumed: true };
+  const owner = { host, lock, token, nowMs: repo.clock.now() };
+  const { reading } = await resumeSession(repo.kv, started.session, owner);
+  return { ...started, token, resumed: true, reading };
 }
 
 /** Records the session as dead. One that has brought nothing (a source that is not there) is not worth resuming. */

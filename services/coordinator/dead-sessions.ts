@@ -19,9 +19,10 @@ export async function noticeDead(context: CoordinatorContext): Promise<SessionEn
       out.push(entry);
       continue;
     }
-    const nowMs = repo.clock.now();
-    await markDead(repo.kv, session, record.token, nowMs);
-    out.push({ ...entry, record: { ...record, state: "dead", endedMs: nowMs } });
+    // It died when it was last heard of, however long nobody has noticed.
+    const endedMs = Math.min(repo.clock.now(), Math.max(entry.heartbeatMs, record.startedMs));
+    await markDead(repo.kv, session, record.token, endedMs);
+    out.push({ ...entry, record: { ...record, state: "dead", endedMs } });
   }
   return out;
 }

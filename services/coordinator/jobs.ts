@@ -81,8 +81,9 @@ export interface RestoreJob {
   readonly keepGoing?: boolean;
 }
 
-/** A block that could not be restored or verified. */
+/** A block that could not be restored; of kind "node", everything below a node of the version's tree. */
 export interface DamagedBlock {
+  readonly kind: "block" | "node";
   readonly id: string;
   /** In bytes of the version, where it is known. */
   readonly offset: number | undefined;

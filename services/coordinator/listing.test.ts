@@ -202,6 +202,7 @@ function memorySource(bytes: Buffer): Parameters<typeof compareSource>[2] {
     sizeBytes: bytes.length,
     seekable: true,
     frozen: true,
+    identity: undefined,
     warnings: [],
     async *extents(range) {
       yield range;

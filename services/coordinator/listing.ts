@@ -15,11 +15,11 @@ import { listVersions, readVersion, requireVersion } from "#lib/repository/trans
 /** A version with what its root's record says of it. */
 export interface ListedVersion {
   readonly version: VersionRecord;
-  /** The storages that can restore it alone (but for copies found bad since): those that count and have its root placed. */
+  /** The storages that can restore it alone (but for copies found bad since): they count, have its root placed and its head. */
   readonly completeAt: readonly StorageId[];
   /** Storages of its policy that are still to get it. */
   readonly missingAt: readonly StorageId[];
-  /** Valid, and complete at as many storages as its quorum asks for. */
+  /** Valid, and as many storages as its quorum asks for have its root placed; their heads may still be owed. */
   readonly restorable: boolean;
 }
 
@@ -64,20 +64,30 @@ async function readPlacement(
   const roots = await reader.getMany(
     versions.map((version) => (version.root === undefined ? key.config : key.block(version.root))),
   );
-  return versions.map((version, index) => {
+  const placed = versions.map((version, index) => {
     const value = version.root === undefined ? undefined : roots[index];
     const record = value === undefined ? undefined : decodeBlockRecord(value);
-    const completeAt =
+    const at =
       record === undefined
         ? []
         : inPolicyOrder(version, counting).filter(
             (storage) => placedAt(record, storage) !== undefined,
           );
+    return { version, at };
+  });
+  const owedHeads = await reader.getMany(
+    placed.flatMap(({ version: { uid }, at }) => at.map((storage) => key.owedHead(storage, uid))),
+  );
+  let next = 0;
+  return placed.map(({ version, at }) => {
+    const first = next;
+    next += at.length;
+    const completeAt = at.filter((_, index) => owedHeads[first + index] === undefined);
     return {
       version,
       completeAt,
       missingAt: version.policy.storages.filter((storage) => !completeAt.includes(storage)),
-      restorable: version.state === "valid" && completeAt.length >= version.policy.quorum,
+      restorable: version.state === "valid" && at.length >= version.policy.quorum,
     };
   });
 }

@@ -7,6 +7,7 @@ import { endSession, startSession } from "#lib/repository/transactions/session.t
 import { requireVersion } from "#lib/repository/transactions/version.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { queues } from "#proto/messages.ts";
+import { requireReachable } from "./reachable-storages.ts";
 import type { CoordinatorContext } from "./context.ts";
 import { settle } from "./dead-sessions.ts";
 import type { JobOptions, RestoreJob, RestoreResult } from "./jobs.ts";
@@ -32,6 +33,8 @@ export async function runRestore(
   await startReading(context, version, session, token);
   const watch = watchReader(context.bus, session, options);
   try {
+    // Before the target is touched: what is away is no reason to overwrite it.
+    await requireReachable(repo, version, job.storage);
     const { body } = await requester.request(queues.reader(host), "restore", {
       session,
       token,
@@ -66,9 +69,11 @@ export async function runRestore(
   }
 }
 
-/** A block that cannot be read is named by its version, too, which the reader does not know. */
+/** What cannot be read is named by its version, too, which the reader does not know. */
 function withVersion(error: unknown, uid: VersionUid): unknown {
-  if (!(error instanceof AshlarError) || error.details["id"] === undefined) return error;
+  if (!(error instanceof AshlarError)) return error;
+  const isOfVersion = error.code === ErrorCode.Damaged || error.details["id"] !== undefined;
+  if (!isOfVersion) return error;
   const { code, message, remedy, details } = error;
   return new AshlarError(code, `version ${uid}: ${message}`, {
     cause: error,

@@ -99,7 +99,8 @@ export function startDedup(ports: DedupPorts, bus: Bus): Subscription {
     },
     alive: async (request) => {
       const { session, token } = sessionFrom(request);
-      await keepAlive(kv, session, token, clock.now(), request.horizon ?? undefined);
+      const { horizon, reading } = request;
+      await keepAlive(kv, session, token, clock.now(), horizon ?? undefined, reading ?? undefined);
       return { body: {} };
     },
   };

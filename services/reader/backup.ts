@@ -43,6 +43,10 @@ export interface BackupContext {
   readonly hintsText: string | undefined;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: ProgressMessage) => void;
+  /** Nodes that an interrupted run has brought of what is read now, by level and index. */
+  readonly placed: ReadonlyMap<string, BlockId>;
+  /** Tells, durably before it resolves, that the nodes brought from now on are not of what was announced. */
+  readonly readsOtherwise: () => Promise<void>;
 }
 
 /** One reading of the device: what it starts is stopped together. */
@@ -105,6 +109,7 @@ export class Backup {
       policy,
       signal,
       holdKnown: frozen,
+      patienceMs,
       bringBlock: (block, storages) => this.#bringAgain(block, storages),
     });
     return { signal, fail: (error) => failed.abort(error), pipeline, committer, work: new Set() };
@@ -141,7 +146,7 @@ export class Backup {
     const { source, hintsText } = this.#context;
     try {
       if (!source.seekable) return await this.#readStream();
-      return await this.#readDevice(hintsText !== undefined);
+      return await this.#readDevice(hintsText !== undefined, this.#context.placed);
     } catch (error) {
       const wrongHint = error instanceof AshlarError && error.details[WRONG_HINT] === true;
       if (!wrongHint || this.#request.strictHints) throw error;
@@ -150,9 +155,10 @@ export class Backup {
         error: error.message,
       });
       await Promise.all(this.#attempt.work);
+      await this.#context.readsOtherwise();
       this.#counts = new Counts();
       this.#attempt = this.#newAttempt();
-      return await this.#readDevice(false);
+      return await this.#readDevice(false, new Map());
     }
   }
 
@@ -165,7 +171,7 @@ export class Backup {
     return this.#root.id as BlockId;
   }
 
-  async #readDevice(useHints: boolean): Promise<PlacedNode> {
+  async #readDevice(useHints: boolean, placed: ReadonlyMap<string, BlockId>): Promise<PlacedNode> {
     const { source } = this.#context;
     const request = this.#request;
     const sizeBytes = source.sizeBytes as number;
@@ -179,11 +185,7 @@ export class Backup {
       ranges: useHints ? this.#hintedRanges(sizeBytes) : this.#allRanges(sizeBytes),
       base: base === undefined ? undefined : { ...base, root: base.root as BlockId },
       readNodes: this.#readNodes,
-      placed: new Map(
-        request.frozen
-          ? request.placed.map(({ level, index, id }) => [`${level}/${index}`, id as BlockId])
-          : [],
-      ),
+      placed,
     });
     const { signal, fail, committer, work } = this.#attempt;
     const tree = new TreeBuilder((...node) => committer.commit(...node), blockCount);
@@ -236,7 +238,7 @@ export class Backup {
         if (first < sameBlocks || state === "zero") {
           const to = state === "zero" ? end : Math.min(end, sameBlocks);
           if (state !== "unchanged") yield { from: first, to, state };
-          else if (base !== null) {
+          else {
             for (const at of sampleUnchanged(blockCount, sampleRound, sampleRate, first, to)) {
               yield { from: at, to: at + 1, state: "sample" };
             }

@@ -1,8 +1,10 @@
 // Reader: reads local devices for backups and restores onto them. It holds no storage credential, no repository key and no
 // access to the metadata, only the dedup key (DESIGN §2).
+import { createHash } from "node:crypto";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { Requester } from "#lib/actor/requester.ts";
 import { serve } from "#lib/actor/serve.ts";
+import type { BlockId } from "#lib/core/ids.ts";
 import type { BlockSource, BlockTarget } from "#lib/ports/block-device.ts";
 import type { Bus } from "#lib/ports/bus.ts";
 import type { Compute, SlotPool } from "#lib/ports/compute.ts";
@@ -11,6 +13,7 @@ import type { Ports } from "#lib/repository/repository.ts";
 import {
   cancelSubject,
   encodeProgress,
+  MIXED_READING,
   progressSubject,
   queues,
   type ProgressMessage,
@@ -50,7 +53,7 @@ export interface Reader {
 const PROGRESS_EVERY_MS = 200;
 
 interface Running {
-  readonly backup: Backup | undefined;
+  backup: Backup | undefined;
   readonly result: Promise<unknown>;
 }
 
@@ -59,6 +62,8 @@ class ReaderActor {
   readonly #requester: Requester;
   /** Jobs by session and token: a repeated request finds the first. */
   readonly #running = new Map<string, Running>();
+  /** Sessions whose source was a stream: what is left of it must not be taken for the whole. */
+  readonly #streams = new Set<string>();
   readonly #pools = new Map<number, SlotPool>();
 
   constructor(options: ReaderOptions) {
@@ -83,45 +88,98 @@ class ReaderActor {
     return pool;
   }
 
-  async backup(request: Requests["backup"]["request"]): Promise<Requests["backup"]["reply"]> {
+  backup(request: Requests["backup"]["request"]): Promise<Requests["backup"]["reply"]> {
     const at = `${request.session}/${request.token}`;
     const known = this.#running.get(at);
     if (known !== undefined) return known.result as Promise<Requests["backup"]["reply"]>;
-    const { openSource, readHints, ports, compute, hasher } = this.#options;
+    // Known before anything is opened: hints may take minutes to come, and a repeated request must not read them as well.
+    const { promise, resolve } = Promise.withResolvers<Requests["backup"]["reply"]>();
+    const running: Running = { backup: undefined, result: promise };
+    this.#running.set(at, running);
+    resolve(this.#backup(request, at, running));
+    return promise;
+  }
+
+  async #backup(
+    request: Requests["backup"]["request"],
+    at: string,
+    running: Running,
+  ): Promise<Requests["backup"]["reply"]> {
+    const { openSource, readHints } = this.#options;
     const job = this.#job(request.session, request.job);
-    const source = await openSource(request.source, { frozen: request.frozen });
-    try {
-      const backup = new Backup(
-        {
-          ports,
-          requester: this.#requester,
-          compute,
-          pool: this.#pool(request.blockBytes),
-          hasher,
-          source,
-          hintsText: request.hints === null ? undefined : await readHints(request.hints),
-          signal: job.signal,
-          onProgress: job.report,
-        },
-        request,
-      );
-      const alive = this.#keepAlive(request, request.heartbeatMs, job, () => backup.horizon());
-      const result = backup.run();
-      this.#running.set(at, { backup, result });
-      // The session is kept alive until it is released: its version has yet to turn valid.
-      this.#releases.set(at, async () => {
-        job.end();
-        await alive;
-        await source.close();
-      });
-      return await result;
-    } catch (error) {
+    const horizon = (): number | null => running.backup?.horizon() ?? null;
+    const alive = this.#keepAlive(request, request.heartbeatMs, job, horizon);
+    let source: BlockSource | undefined;
+    const end = async (): Promise<void> => {
       job.end();
+      await alive;
+      await source?.close();
+    };
+    try {
+      source = await openSource(request.source, { frozen: request.frozen });
+      this.#readOnce(request.session, source);
+      const hintsText = request.hints === null ? undefined : await readHints(request.hints);
+      running.backup = await this.#startBackup(request, job, source, hintsText);
+      // The session is kept alive until it is released: its version has yet to turn valid.
+      this.#releases.set(at, end);
+      return await running.backup.run();
+    } catch (error) {
       this.#running.delete(at);
       this.#releases.delete(at);
-      await source.close();
+      await end();
       throw error;
     }
+  }
+
+  #readOnce(session: string, source: BlockSource): void {
+    if (source.seekable) return;
+    if (this.#streams.has(session)) {
+      throw new AshlarError(
+        ErrorCode.TryAgain,
+        `the backup was taken for dead while it read ${source.url}, and a stream cannot be read twice`,
+        {
+          remedy:
+            "run it again with the stream from its beginning: what is stored is not sent again",
+        },
+      );
+    }
+    this.#streams.add(session);
+  }
+
+  /** What is read is told before any node of it is brought, so that no other run takes it for its own. */
+  async #startBackup(
+    request: Requests["backup"]["request"],
+    job: Job,
+    source: BlockSource,
+    hintsText: string | undefined,
+  ): Promise<Backup> {
+    const { ports, compute, hasher } = this.#options;
+    const { session, token, frozen, placed, placedOf } = request;
+    const reading = frozen ? readingOf(source, request, hintsText) : MIXED_READING;
+    const tell = async (what: string): Promise<void> => {
+      const body = { session, token, horizon: null, reading: what };
+      await this.#requester.request(queues.dedup, "alive", body, { signal: job.signal });
+    };
+    if (frozen) await tell(reading);
+    const isSame = reading !== MIXED_READING && reading === placedOf;
+    return new Backup(
+      {
+        ports,
+        requester: this.#requester,
+        compute,
+        pool: this.#pool(request.blockBytes),
+        hasher,
+        source,
+        hintsText,
+        signal: job.signal,
+        onProgress: job.report,
+        placed: new Map(
+          isSame ? placed.map(({ level, index, id }) => [`${level}/${index}`, id as BlockId]) : [],
+        ),
+        readsOtherwise: () => tell(MIXED_READING),
+      },
+      request,
+    );
   }
 
   readonly #releases = new Map<string, () => Promise<void>>();
@@ -182,6 +240,8 @@ class ReaderActor {
         },
         request,
       );
+    } catch (error) {
+      throw target.touched ? incomplete(error, request.target) : error;
     } finally {
       job.end();
       await alive;
@@ -237,7 +297,8 @@ class ReaderActor {
         return;
       }
       try {
-        const body = { session: session.session, token: session.token, horizon: horizon() };
+        const { session: id, token } = session;
+        const body = { session: id, token, horizon: horizon(), reading: null };
         await this.#requester.request(queues.dedup, "alive", body, { signal: job.ended });
       } catch (error) {
         if (job.ended.aborted) return;
@@ -245,6 +306,29 @@ class ReaderActor {
       }
     }
   }
+}
+
+/** A target that was begun is not what it seems to be, and nothing else tells. */
+function incomplete(error: unknown, target: string): unknown {
+  if (!(error instanceof AshlarError) || target === "-") return error;
+  const { code, message, remedy, details } = error;
+  const again = `restore onto it again with --force --differential`;
+  return new AshlarError(code, `${message}; ${target} is incomplete`, {
+    cause: error,
+    remedy: remedy === undefined ? again : `${remedy}; ${again}`,
+    details: { ...details, incomplete: target },
+  });
+}
+
+/** What tells readings apart: the content of the source, and which parts of it are taken from elsewhere. */
+function readingOf(
+  source: BlockSource,
+  request: Requests["backup"]["request"],
+  hintsText: string | undefined,
+): string {
+  if (source.identity === undefined) return MIXED_READING;
+  const parts = [source.identity, request.base?.root ?? "", hintsText ?? ""];
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
 }
 
 interface Job {

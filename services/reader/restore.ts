@@ -2,16 +2,17 @@
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { packBlockIds, type BlockId } from "#lib/core/ids.ts";
 import type { Requester } from "#lib/actor/requester.ts";
-import type { BlockTarget } from "#lib/ports/block-device.ts";
+import type { BlockTarget, Extent } from "#lib/ports/block-device.ts";
 import type { SlotPool } from "#lib/ports/compute.ts";
 import { blockCountOf, blockLength } from "#lib/repository/tree.ts";
-import { walkLeaves, type ReadNodes } from "#lib/repository/tree-walk.ts";
+import { walkParts, type Gap, type ReadNodes } from "#lib/repository/tree-walk.ts";
 import {
   queues,
   type DamagedBlockMessage,
   type ProgressMessage,
   type Requests,
 } from "#proto/messages.ts";
+import { nonZeroExtents } from "./non-zero-extents.ts";
 
 /** What a restore works with. */
 export interface RestoreContext {
@@ -23,15 +24,23 @@ export interface RestoreContext {
   readonly onProgress: (progress: ProgressMessage) => void;
 }
 
-/** A run of blocks that is asked for at once. */
-interface Batch {
-  readonly blocks: { readonly id: BlockId; readonly index: number; readonly length: number }[];
+/** A block of the version. */
+interface Block {
+  readonly id: BlockId;
+  readonly index: number;
+  readonly length: number;
 }
+
+/** A run of blocks that is asked for at once; or a part of the tree that cannot be read, within the range. */
+type Part = { readonly blocks: readonly Block[] } | { readonly gap: Gap };
 
 type Request = Requests["restore"]["request"];
 type Reply = Requests["restore"]["reply"];
 
-/** Restores; Damaged (naming block and offset) at the first damaged block unless `keepGoing`. */
+/**
+ * Restores; Damaged (naming block and offset) at the first damaged block unless `keepGoing`. What is away is not damaged:
+ * Unavailable, always.
+ */
 export function restore(context: RestoreContext, request: Request): Promise<Reply> {
   return new Restore(context, request).run();
 }
@@ -62,15 +71,21 @@ class Restore {
     const inFlightMax = Math.max(2, Math.floor(pool.slotCount / 2));
     let at = offset;
     try {
-      for await (const batch of this.#batches()) {
+      for await (const part of this.#parts()) {
         this.#signal.throwIfAborted();
-        const first = this.#startOf(batch.blocks[0]?.index as number);
+        if ("gap" in part) {
+          // It becomes zero with what is zero around it.
+          this.#loseGap(part.gap);
+          continue;
+        }
+        const { blocks } = part;
+        const first = this.#startOf(blocks[0]?.index as number);
         // Its own variable: the task may run when `at` has long moved on.
         const from = at;
         if (first > from) await this.#enqueue(work, inFlightMax, () => this.#zero(from, first));
-        const last = batch.blocks.at(-1);
+        const last = blocks.at(-1);
         at = this.#startOf(last?.index as number) + (last?.length as number);
-        await this.#enqueue(work, inFlightMax, this.#fetch(batch));
+        await this.#enqueue(work, inFlightMax, this.#fetch(blocks));
       }
       if (at < offset + length) {
         const from = at;
@@ -86,7 +101,7 @@ class Restore {
       bytesWritten: this.#bytesWritten,
       bytesZero: this.#bytesZero,
       bytesEqual: this.#bytesEqual,
-      damaged: this.#damaged,
+      damaged: this.#damaged.toSorted((one, other) => one.offset - other.offset),
       warnings: [],
     };
   }
@@ -96,7 +111,7 @@ class Restore {
   }
 
   /** The blocks of the range in order, cut into batches of consecutive blocks of at most a slot. */
-  async *#batches(): AsyncGenerator<Batch> {
+  async *#parts(): AsyncGenerator<Part> {
     const { root, levels, sizeBytes, blockBytes, offset, length } = this.#request;
     if (length === 0) return;
     const range = {
@@ -104,11 +119,17 @@ class Restore {
       to: blockCountOf(offset + length, blockBytes),
     };
     const most = Math.max(1, Math.floor(this.#context.pool.slotBytes / blockBytes));
-    let batch: Batch["blocks"] = [];
-    const leaves = walkLeaves(this.#readNodes, { root: root as BlockId, levels }, range);
-    for await (const leaf of leaves) {
-      for (const [position, id] of leaf.blocks.entries()) {
-        const index = leaf.first + position;
+    let batch: Block[] = [];
+    const parts = walkParts(this.#readNodes, { root: root as BlockId, levels }, range);
+    for await (const part of parts) {
+      if (!("blocks" in part)) {
+        const first = Math.max(part.first, range.from);
+        const count = Math.min(part.first + part.count, range.to) - first;
+        yield { gap: { ...part, first, count } };
+        continue;
+      }
+      for (const [position, id] of part.blocks.entries()) {
+        const index = part.first + position;
         if (id === undefined || index < range.from || index >= range.to) continue;
         const isNext = batch.length > 0 && batch.at(-1)?.index === index - 1;
         if (batch.length > 0 && (!isNext || batch.length >= most)) {
@@ -141,9 +162,9 @@ class Restore {
   }
 
   /** Asks for a batch at once; the returned task writes it. */
-  #fetch(batch: Batch): () => Promise<void> {
+  #fetch(batch: readonly Block[]): () => Promise<void> {
     const { requester } = this.#context;
-    const blocks = batch.blocks.map(({ id, length }) => ({ kind: "block" as const, id, length }));
+    const blocks = batch.map(({ id, length }) => ({ kind: "block" as const, id, length }));
     const asked = requester.request(
       queues.writer,
       "read",
@@ -154,7 +175,7 @@ class Restore {
     return async () => {
       const { body, payload } = await asked;
       try {
-        for (const [index, block] of batch.blocks.entries()) {
+        for (const [index, block] of batch.entries()) {
           const outcome = body.outcomes[index];
           if (outcome?.ok === true && payload !== undefined) {
             const bytes = payload.bytes.subarray(outcome.offset, outcome.offset + outcome.length);
@@ -203,36 +224,69 @@ class Restore {
   }
 
   async #zero(start: number, end: number): Promise<void> {
-    const { target } = this.#context;
     const { from, to, at } = this.#clip(start, end);
     if (to <= from) return;
-    await target.zero({ offset: at, length: to - from }, { discard: this.#request.sparse });
-    this.#bytesZero += to - from;
+    const extent = { offset: at, length: to - from };
+    if (!this.#request.differential) {
+      await this.#makeZero(extent);
+      return;
+    }
+    const { target, pool } = this.#context;
+    const how = { pool, pieceBytes: this.#request.blockBytes, signal: this.#signal };
+    let done = at;
+    for await (const { end: checked, nonZero } of nonZeroExtents(target, extent, how)) {
+      this.#bytesEqual += checked - done;
+      done = checked;
+      for (const differing of nonZero) {
+        this.#bytesEqual -= differing.length;
+        await this.#makeZero(differing);
+      }
+      this.#report();
+    }
+  }
+
+  async #makeZero(extent: Extent): Promise<void> {
+    await this.#context.target.zero(extent, { discard: this.#request.sparse });
+    this.#bytesZero += extent.length;
     this.#report();
   }
 
-  async #lose(
-    block: { readonly id: BlockId; readonly index: number; readonly length: number },
-    code: string,
-    reason: string,
-  ): Promise<void> {
+  async #lose(block: Block, code: string, reason: string): Promise<void> {
+    const { id, length } = block;
     const offset = this.#startOf(block.index);
-    const damaged = { id: block.id, offset, length: block.length, reason };
-    if (!this.#request.keepGoing) {
-      const isAway = code === ErrorCode.Unavailable;
-      throw new AshlarError(
-        isAway ? ErrorCode.Unavailable : ErrorCode.Damaged,
-        `block ${block.id} at offset ${offset} cannot be read: ${reason}`,
-        {
-          remedy: isAway
-            ? "make the storage reachable, or restore from another one with --storage"
-            : "--keep-going restores everything else, and lists what is damaged",
-          details: { ...damaged },
-        },
-      );
+    const what = `block ${id} at offset ${offset} cannot be read: ${reason}`;
+    const damaged = { kind: "block", id, offset, length, reason } as const;
+    if (code === ErrorCode.Unavailable) {
+      throw new AshlarError(ErrorCode.Unavailable, what, {
+        remedy: "make the storage reachable, or restore from another one with --storage",
+        details: { ...damaged },
+      });
     }
+    if (!this.#request.keepGoing) throw damagedError(what, damaged);
     this.#damaged.push(damaged);
-    await this.#zero(offset, offset + block.length);
+    await this.#zero(offset, offset + length);
+  }
+
+  #loseGap({ id, first, count, reason }: Gap): void {
+    const offset = this.#startOf(first);
+    const length = Math.min(this.#startOf(first + count), this.#request.sizeBytes) - offset;
+    const what = `tree node ${id}, for the ${length} bytes at offset ${offset}, ${reason}`;
+    const damaged = {
+      kind: "node",
+      id,
+      offset,
+      length,
+      reason: `the tree node ${reason}`,
+    } as const;
+    if (id === this.#request.root) {
+      // Nothing is intact: zeros alone are no reason to give up what the target holds.
+      throw new AshlarError(ErrorCode.Damaged, what, {
+        remedy: "`ashlar rebuild` looks for it at the storages; else restore another version",
+        details: { ...damaged },
+      });
+    }
+    if (!this.#request.keepGoing) throw damagedError(what, damaged);
+    this.#damaged.push(damaged);
   }
 
   #report(): void {
@@ -245,4 +299,11 @@ class Restore {
       bytesSparse: this.#bytesZero,
     });
   }
+}
+
+function damagedError(what: string, damaged: DamagedBlockMessage): AshlarError {
+  return new AshlarError(ErrorCode.Damaged, what, {
+    remedy: "--keep-going restores everything else, and lists what is damaged",
+    details: { ...damaged },
+  });
 }

@@ -32,6 +32,8 @@ export interface CommitterOptions {
   readonly signal: AbortSignal;
   /** Known nodes are held, too, so that a resumed backup need not read their blocks again. */
   readonly holdKnown: boolean;
+  /** How long late copies of blocks are waited for before the blocks are brought again, in ms. */
+  readonly patienceMs: number;
   readonly bringBlock: BringBlock;
 }
 
@@ -54,6 +56,7 @@ export class TreeCommitter {
     policy: PolicyMessage = this.#options.policy,
   ): Promise<PlacedNode> {
     let wanted = policy;
+    let settled = false;
     for (let round = 0; round < ROUNDS_MAX; round += 1) {
       const plain = encodeNode({ level, children });
       const id = this.#options.hasher.hashNode(plain).toString("hex") as BlockId;
@@ -61,6 +64,9 @@ export class TreeCommitter {
       if (done.kind === "placed") return done.node;
       // Exactly the storages that the answer names, all of them.
       wanted = { storages: done.storages, quorum: policy.quorum };
+      // Blocks that are placed where they are wanted are still in the way when they are marked: they are brought again.
+      settled = !settled && level === 0 && (await this.#settle(children, done));
+      if (settled) continue;
       for (const at of done.children) {
         children[at] = await this.#bringChild(
           level,
@@ -112,6 +118,33 @@ export class TreeCommitter {
       // Committed: the session holds the node. Returned: it is claimed again.
       claimed.release();
     }
+  }
+
+  /**
+   * Waits for late copies of blocks (DESIGN §4.3) for as long as some of them come within the patience; false when blocks have
+   * to be brought again.
+   */
+  async #settle(
+    children: readonly (BlockId | undefined)[],
+    returned: { readonly children: readonly number[]; readonly storages: readonly string[] },
+  ): Promise<boolean> {
+    const { requester, patienceMs, signal } = this.#options;
+    const { storages } = returned;
+    const ids = returned.children.map((at) => children[at]).filter((child) => child !== undefined);
+    const body = { ids: packBlockIds(ids), storages, patienceMs };
+    for (let missing = ids.length; missing > 0;) {
+      const before = missing;
+      try {
+        const reply = await requester.request(queues.upkeep, "settle", body, { signal });
+        ({ missing } = reply.body);
+      } catch {
+        // It only saves work (and a writer of an older version cannot): the commit decides.
+        signal.throwIfAborted();
+        return false;
+      }
+      if (missing >= before) return false;
+    }
+    return ids.length > 0;
   }
 
   async #hold(level: number, index: number, id: BlockId): Promise<boolean> {

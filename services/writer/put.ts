@@ -1,5 +1,6 @@
 // Putting blocks and nodes (DESIGN §4.2): seal, put to all storages in parallel, record as placed. A slow or broken storage
-// never holds the others up beyond the quorum: what it lacks is left owed.
+// never holds the others up beyond the quorum: what it lacks is left owed. Puts that have begun go on, and are recorded when
+// they end; those that still wait for their turn (put-turns.ts) are given up.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import type { Payload } from "#lib/ports/bus.ts";
@@ -7,6 +8,7 @@ import type { Piece, Slot, SlotPool } from "#lib/ports/compute.ts";
 import type { Span } from "#lib/ports/telemetry.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
+import type { NamedCopy } from "#lib/repository/transactions/claim.ts";
 import { placeFilled } from "#lib/repository/transactions/fill.ts";
 import {
   storeBlocks,
@@ -15,6 +17,8 @@ import {
 } from "#lib/repository/transactions/store.ts";
 import type { PutBlockMessage, PutOutcomeMessage, Requests } from "#proto/messages.ts";
 import type { LateNodes } from "./late-nodes.ts";
+import type { LatePuts } from "./late-puts.ts";
+import { PutHolder, type PutTurns } from "./put-turns.ts";
 
 /** How long a put waits for the slower storages once the quorum has it, in ms: one transaction instead of two. */
 const GRACE_MS = 200;
@@ -24,9 +28,9 @@ export interface PutContext {
   readonly repo: Repository;
   /** Slots for sealed objects: the writer's budget in bytes. */
   readonly sealed: SlotPool;
-  readonly late: LateNodes;
-  /** Puts that go on after their answer; bounded by the slots that they hold. */
-  readonly background: Set<Promise<void>>;
+  readonly turns: PutTurns;
+  readonly lateNodes: LateNodes;
+  readonly latePuts: LatePuts;
 }
 
 type Kind = "block" | "node";
@@ -35,8 +39,10 @@ type Kind = "block" | "node";
 interface Put {
   readonly storage: StorageId;
   readonly generation: Generation;
-  state: "running" | "done" | "failed";
+  state: "waiting" | "running" | "done" | "failed";
   error: unknown;
+  /** Resolves when it is done or has failed. */
+  ended: Promise<void>;
 }
 
 /** One block with its puts. */
@@ -47,27 +53,39 @@ interface Block {
   readonly puts: Put[];
 }
 
+/** What the puts of a request have in common. */
+interface Batch {
+  readonly kind: Kind;
+  readonly slot: Slot;
+  readonly holder: PutHolder;
+  readonly span: Span;
+}
+
 /** Handles a `put` request; Unavailable or Io when a quorum cannot be had. */
 export async function putBlocks(
   context: PutContext,
   request: Requests["put"]["request"],
   payload: Payload,
 ): Promise<Requests["put"]["reply"]> {
-  const { repo, sealed } = context;
+  const { repo, sealed, turns } = context;
   const span = repo.telemetry.span("writer.put", { blocks: request.blocks.length });
   const slot = await sealed.acquire();
+  const spare = Math.max(...request.blocks.map(({ copies, need }) => copies.length - need));
+  const batch: Batch = { kind: request.kind, slot, holder: new PutHolder(turns, spare), span };
   try {
     const pieces = await sealAll(repo, request.kind, request.blocks, payload, slot);
-    const { blocks, all } = startPuts(repo, request.kind, request.blocks, pieces, slot, span);
-    await enough(repo, blocks, all);
-    const outcomes = await record(context, request.kind, blocks);
-    finishLater(context, request.kind, blocks, all, slot);
+    const blocks = startPuts(context, batch, request.blocks, pieces);
+    await enough(context, blocks);
+    const done = blocks.map((block) => namesOf(block, (put) => put.state === "done"));
+    const outcomes = await record(context, request.kind, blocks, done);
+    finishLater(context, batch, blocks, done);
     span.end();
     return { outcomes };
   } catch (error) {
     span.end(error);
     throw error;
   } finally {
+    turns.leave(batch.holder);
     slot.release();
   }
 }
@@ -88,46 +106,45 @@ function sealAll(
 }
 
 function startPuts(
-  repo: Repository,
-  kind: Kind,
+  context: PutContext,
+  batch: Batch,
   requests: readonly PutBlockMessage[],
   pieces: readonly Piece[],
-  slot: Slot,
-  span: Span,
-): { blocks: Block[]; all: Promise<void> } {
-  const running: Promise<void>[] = [];
-  const blocks = requests.map((request, index): Block => {
+): Block[] {
+  return requests.map((request, index): Block => {
     const piece = pieces[index] as Piece;
-    const bytes = slot.bytes.subarray(piece.offset, piece.offset + piece.length);
+    const bytes = batch.slot.bytes.subarray(piece.offset, piece.offset + piece.length);
     const id = request.id as BlockId;
     const puts = request.copies.map((copy): Put => {
       const put: Put = {
         storage: copy.storage as StorageId,
         generation: copy.generation as Generation,
-        state: "running",
+        state: "waiting",
         error: undefined,
+        ended: Promise.resolve(),
       };
-      running.push(runPut(repo, put, objectName(kind, id, put.generation), bytes, slot, span));
+      put.ended = runPut(context, batch, put, objectName(batch.kind, id, put.generation), bytes);
       return put;
     });
     return { id, need: request.need, storedBytes: piece.length, puts };
   });
-  return { blocks, all: Promise.all(running).then(() => undefined) };
 }
 
 async function runPut(
-  repo: Repository,
+  { repo, turns }: PutContext,
+  { slot, holder, span: parent }: Batch,
   put: Put,
   name: string,
   bytes: Uint8Array,
-  slot: Slot,
-  parent: Span,
 ): Promise<void> {
   const storage = repo.storages.nameOf(put.storage);
   const span = repo.telemetry.span("storage.put", { storage, bytes: bytes.length }, parent);
   slot.retain();
   try {
-    await repo.storages.put(put.storage, name, bytes);
+    await turns.run(put.storage, holder, () => {
+      put.state = "running";
+      return repo.storages.put(put.storage, name, bytes);
+    });
     put.state = "done";
     repo.telemetry.count("ashlar.put.bytes", bytes.length, { storage });
     span.end();
@@ -140,24 +157,43 @@ async function runPut(
   }
 }
 
-/** Resolves when all puts have ended, or every block has its quorum and the grace is over. */
-async function enough(
-  repo: Repository,
-  blocks: readonly Block[],
-  all: Promise<void>,
-): Promise<void> {
+const hasQuorum = (block: Block): boolean =>
+  block.puts.filter((put) => put.state === "done").length >= block.need;
+
+/**
+ * Resolves when nothing is worth waiting for any more, or every block has its quorum and the grace is over; throws when a
+ * quorum cannot be had.
+ */
+async function enough(context: PutContext, blocks: readonly Block[]): Promise<void> {
   const settled = new AbortController();
-  const end = all.then(() => settled.abort());
-  const hasQuorum = (block: Block): boolean =>
-    block.puts.filter((put) => put.state === "done").length >= block.need;
+  for (const put of blocks.flatMap((block) => block.puts)) {
+    void put.ended.then(() => {
+      if (isSettled(context.turns, blocks)) settled.abort();
+    });
+  }
   while (!settled.signal.aborted) {
-    await Promise.race([end, repo.clock.sleep(GRACE_MS, settled.signal).catch(() => undefined)]);
+    await context.repo.clock.sleep(GRACE_MS, settled.signal).catch(() => undefined);
     if (blocks.every(hasQuorum)) break;
   }
   for (const block of blocks) {
-    if (hasQuorum(block) || block.puts.some((put) => put.state === "running")) continue;
-    throw quorumError(repo, block);
+    if (hasQuorum(block) || block.puts.some(isUnderWay)) continue;
+    throw quorumError(context.repo, block);
   }
+}
+
+const isUnderWay = ({ state }: Put): boolean => state === "waiting" || state === "running";
+
+/** All puts have ended; but for those that wait for a storage that cannot keep up, where the quorum does not need them. */
+function isSettled(turns: PutTurns, blocks: readonly Block[]): boolean {
+  if (blocks.some(({ puts }) => puts.some(({ state }) => state === "running"))) return false;
+  const waiting = blocks.filter(({ puts }) => puts.some(({ state }) => state === "waiting"));
+  return (
+    waiting.length === 0 ||
+    (blocks.every(hasQuorum) &&
+      waiting.every(({ puts }) =>
+        puts.every(({ state, storage }) => state !== "waiting" || turns.isBehind(storage)),
+      ))
+  );
 }
 
 function quorumError(repo: Repository, block: Block): AshlarError {
@@ -176,10 +212,7 @@ function quorumError(repo: Repository, block: Block): AshlarError {
   });
 }
 
-function namesOf(
-  block: Block,
-  which: (put: Put) => boolean,
-): { storage: StorageId; generation: Generation }[] {
+function namesOf(block: Block, which: (put: Put) => boolean): NamedCopy[] {
   return block.puts.filter(which).map(({ storage, generation }) => ({ storage, generation }));
 }
 
@@ -188,8 +221,8 @@ async function record(
   context: PutContext,
   kind: Kind,
   blocks: readonly Block[],
+  done: readonly (readonly NamedCopy[])[],
 ): Promise<PutOutcomeMessage[]> {
-  const done = blocks.map((block) => namesOf(block, (put) => put.state === "done"));
   if (kind === "node") {
     return blocks.map((block, index) => ({
       named: true,
@@ -211,53 +244,65 @@ async function record(
   }));
 }
 
-function isIn(done: readonly { readonly storage: StorageId }[] | undefined, put: Put): boolean {
+function isIn(done: readonly NamedCopy[] | undefined, put: Put): boolean {
   return done?.some((copy) => copy.storage === put.storage) === true;
 }
 
-/** The puts that are still under way go on; each that succeeds is placed by a transaction of its own. */
+/** A put that was not recorded as done. */
+interface Unrecorded {
+  readonly block: Block;
+  readonly put: Put;
+}
+
+/** What was not done yet when it was recorded is recorded storage by storage, for one may be much slower than another. */
 function finishLater(
   context: PutContext,
-  kind: Kind,
+  { kind, slot }: Batch,
   blocks: readonly Block[],
-  all: Promise<void>,
-  slot: Slot,
+  done: readonly (readonly NamedCopy[])[],
 ): void {
-  const waiting = blocks
-    .map((block) => ({ block, names: namesOf(block, (put) => put.state === "running") }))
-    .filter(({ names }) => names.length > 0);
-  if (waiting.length === 0) return;
-  slot.retain();
-  const work = (async (): Promise<void> => {
-    await all;
-    for (const { block, names } of waiting) {
-      const done = names.filter((name) =>
-        block.puts.some((put) => put.storage === name.storage && put.state === "done"),
-      );
-      if (done.length > 0) await recordLate(context, kind, block, done);
+  const unrecorded = new Map<StorageId, Unrecorded[]>();
+  for (const [index, block] of blocks.entries()) {
+    for (const put of block.puts) {
+      if (put.state === "failed" || isIn(done[index], put)) continue;
+      const some = unrecorded.get(put.storage) ?? [];
+      some.push({ block, put });
+      unrecorded.set(put.storage, some);
     }
-  })()
-    .catch((error: unknown) => context.repo.log.debug("a late put was not recorded", { error }))
-    .finally(() => slot.release());
-  context.background.add(work);
-  void work.finally(() => context.background.delete(work));
+  }
+  for (const [storage, puts] of unrecorded) {
+    slot.retain();
+    const work = recordLate(context, kind, storage, puts)
+      .catch((error: unknown) => context.repo.log.debug("late puts were not recorded", { error }))
+      .finally(() => slot.release());
+    const ids = puts.map(({ block }) => block.id);
+    context.latePuts.add(storage, ids, work);
+  }
 }
 
 async function recordLate(
   context: PutContext,
   kind: Kind,
-  block: Block,
-  done: readonly { storage: StorageId; generation: Generation }[],
+  storage: StorageId,
+  puts: readonly Unrecorded[],
 ): Promise<void> {
-  const { repo, late } = context;
-  const { id, storedBytes } = block;
+  const { repo, lateNodes } = context;
+  await Promise.all(puts.map(({ put }) => put.ended));
+  const done = puts.filter(({ put }) => put.state === "done");
   if (kind === "block") {
-    await storeBlocks(repo.kv, repo.clock.now(), [{ id, storedBytes, done, pending: [] }]);
+    const stored = done.map(({ block: { id, storedBytes }, put: { generation } }): StoredBlock => ({
+      id,
+      storedBytes,
+      done: [{ storage, generation }],
+      pending: [],
+    }));
+    if (stored.length > 0) await storeBlocks(repo.kv, repo.clock.now(), stored);
     return;
   }
-  for (const { storage, generation } of done) {
-    const copy = { id, kind, storage, generation, storedBytes };
+  for (const { block, put } of done) {
+    const { id, storedBytes } = block;
+    const copy = { id, kind, storage, generation: put.generation, storedBytes };
     const outcome = await placeFilled(repo.kv, repo.clock.now(), copy);
-    if (outcome === "children") late.add(copy);
+    if (outcome === "children") lateNodes.add(copy);
   }
 }

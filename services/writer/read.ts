@@ -1,7 +1,7 @@
 // Reading blocks and nodes back: from the storages that have them, verified, failing over to another one when a copy is bad
 // or a storage is away. A wrong or missing copy is judged only after its record was read again (DESIGN §4.8).
-import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
-import type { BlockId, StorageId } from "#lib/core/ids.ts";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 import { type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -9,6 +9,7 @@ import { readBlock } from "#lib/repository/ledger.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { markBad } from "#lib/repository/transactions/verify.ts";
 import type { ReadBlockMessage, ReadOutcomeMessage, Requests } from "#proto/messages.ts";
+import { asAway } from "./away.ts";
 
 /** What reads share. */
 export interface ReadContext {
@@ -67,7 +68,11 @@ async function readAll(
 
 interface Failure {
   readonly storage: StorageId;
+  /** A bad copy may be replaced by a good one, at the same storage, while others are tried. */
+  readonly generation: Generation;
+  readonly state: Copy["state"];
   readonly reason: string;
+  /** It says nothing about the copy. */
   readonly away: boolean;
 }
 
@@ -91,15 +96,21 @@ async function readOne(
     failures.push(failure);
     if (!failure.away) await judge(repo, id, copy, failure.reason);
   }
-  const away = failures.length > 0 && failures.every((failure) => failure.away);
   const told = failures.map(
     (failure) => `${repo.storages.nameOf(failure.storage)}: ${failure.reason}`,
   );
   return {
     ok: false,
-    code: away ? ErrorCode.Unavailable : ErrorCode.Damaged,
+    code: isAway(failures) ? ErrorCode.Unavailable : ErrorCode.Damaged,
     reason: told.length > 0 ? told.join("; ") : "no storage has a good copy",
   };
+}
+
+/** Not lost, as far as is known: a copy that is not bad could not be read, or none could. */
+function isAway(failures: readonly Failure[]): boolean {
+  const away = failures.filter((failure) => failure.away);
+  if (away.some(({ state }) => state === "placed")) return true;
+  return failures.length > 0 && away.length === failures.length;
 }
 
 /** The copy to try next: placed, not tried yet, at a storage that is there, if any. */
@@ -113,13 +124,16 @@ function candidate(
     (copy) =>
       (copy.state === "placed" || copy.state === "bad") &&
       (only === undefined || copy.storage === only) &&
-      !failures.some((failure) => failure.storage === copy.storage),
+      !failures.some(
+        ({ storage, generation }) => storage === copy.storage && generation === copy.generation,
+      ),
   );
   const rank = (copy: Copy): number =>
     (copy.state === "bad" ? 2 : 0) + (repo.storages.isAvailable(copy.storage) ? 0 : 1);
   return copies.toSorted((a, b) => rank(a) - rank(b))[0];
 }
 
+/** What is wrong with a copy, or undefined: then its plaintext is in `out`. */
 async function tryCopy(
   repo: Repository,
   block: ReadBlockMessage,
@@ -127,18 +141,33 @@ async function tryCopy(
   into: Uint8Array,
   out: Uint8Array,
 ): Promise<Failure | undefined> {
-  const { storage } = copy;
+  const failure = (reason: string, away: boolean): Failure => ({ ...copy, reason, away });
+  const name = objectName(block.kind, block.id as BlockId, copy.generation);
+  for (let tries = 1; ; tries += 1) {
+    try {
+      const sealed = await repo.storages.get(copy.storage, name, into);
+      const [opened] = await repo.compute.open([{ kind: block.kind, id: block.id, sealed }], out);
+      if (opened?.ok === true && opened.length === block.length) return undefined;
+      return failure(opened?.ok === false ? opened.reason : "it is of another size", false);
+    } catch (error) {
+      if (!(error instanceof AshlarError)) throw error;
+      const { code, details, message } = error;
+      if (code === ErrorCode.NotFound || code === ErrorCode.Damaged) return failure(message, false);
+      // A sector that cannot be read is damage; but a failing cable looks the same, so it is asked twice.
+      if (details["errno"] !== "EIO") return failure(message, true);
+      if (tries > 1) return failure(message, !(await isThere(repo, copy.storage)));
+    }
+  }
+}
+
+/** Whether a storage that failed to read an object can be read at all. */
+async function isThere(repo: Repository, storage: StorageId): Promise<boolean> {
   try {
-    const name = objectName(block.kind, block.id as BlockId, copy.generation);
-    const sealed = await repo.storages.get(storage, name, into);
-    const [opened] = await repo.compute.open([{ kind: block.kind, id: block.id, sealed }], out);
-    if (opened?.ok === true && opened.length === block.length) return undefined;
-    const reason = opened?.ok === false ? opened.reason : "it is of another size";
-    return { storage, reason, away: false };
+    await repo.storages.store(storage).check();
+    return true;
   } catch (error) {
-    if (!(error instanceof AshlarError)) throw error;
-    const wrong = isErrorCode(error, ErrorCode.NotFound) || isErrorCode(error, ErrorCode.Damaged);
-    return { storage, reason: error.message, away: !wrong };
+    asAway(error);
+    return false;
   }
 }
 

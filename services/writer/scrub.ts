@@ -125,6 +125,8 @@ class Scrub {
   readonly #recent = new Set<string>();
   #verified: JudgedCopy[] = [];
   #bytes = 0;
+  /** Of the copies that are being looked at, too. */
+  #promisedBytes = 0;
   #budgetSpent = false;
 
   constructor(
@@ -180,11 +182,11 @@ class Scrub {
       const chosen = page.filter((copy) => this.#isChosen(copy));
       const batches = deep ? this.#reader.batches(chosen) : chosen.map((copy) => [copy]);
       for (const batch of batches) {
-        if (this.#isSpent()) {
-          this.#budgetSpent = true;
-          return;
-        }
-        yield batch;
+        const affordable = this.#affordable(batch);
+        if (affordable.length > 0) yield affordable;
+        if (affordable.length === batch.length) continue;
+        this.#budgetSpent = true;
+        return;
       }
     }
   }
@@ -207,10 +209,17 @@ class Scrub {
     return true;
   }
 
-  #isSpent(): boolean {
-    const { ms, bytes } = this.#options.budget ?? {};
-    if (bytes !== undefined && this.#bytes >= bytes) return true;
-    return ms !== undefined && this.#repo.clock.monotonic() - this.#startedMs >= ms;
+  /** The copies of a batch that the budget still allows. What is under way counts, or many at once would spend it manifold. */
+  #affordable(batch: readonly ScrubCopy[]): ScrubCopy[] {
+    const { ms, bytes = Infinity } = this.#options.budget ?? {};
+    if (ms !== undefined && this.#repo.clock.monotonic() - this.#startedMs >= ms) return [];
+    const affordable: ScrubCopy[] = [];
+    for (const copy of batch) {
+      if (this.#promisedBytes >= bytes) break;
+      this.#promisedBytes += copy.storedBytes;
+      affordable.push(copy);
+    }
+    return affordable;
   }
 
   async #check(batch: readonly ScrubCopy[]): Promise<void> {

@@ -1,14 +1,14 @@
 // Upkeep as coordinators ask for it (lib/repository/upkeep.ts); the composition hands one to the other.
 import type { Repository } from "#lib/repository/repository.ts";
+import type { Upkeep } from "#lib/repository/upkeep.ts";
 import { runDeletions } from "./deletion-run.ts";
 import { fillOwed } from "./fill.ts";
 import { checkStamps, guardStorages } from "./guard.ts";
 import { putOwedHeads } from "./heads.ts";
 import { sweepStorage } from "./sweep.ts";
-import type { Upkeep } from "#lib/repository/upkeep.ts";
 
 /** Makes the upkeep of a repository; `drain` is its writer's. */
-export function createUpkeep(repo: Repository, drain: (ms: number) => Promise<void>): Upkeep {
+export function createUpkeep(repo: Repository, drain: Upkeep["drain"]): Upkeep {
   return {
     putHeads: (which, options = {}) =>
       putOwedHeads(repo, { ...which, ...(options.signal && { signal: options.signal }) }),

@@ -1,12 +1,16 @@
 // Writer: seals blocks and puts them to the storages; reads them back. Any number of them may run.
 import { assert } from "#lib/core/assert.ts";
 import { serve } from "#lib/actor/serve.ts";
+import { asShortId, unpackBlockIds, type StorageId } from "#lib/core/ids.ts";
 import type { Bus } from "#lib/ports/bus.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { queues } from "#proto/messages.ts";
 import { LateNodes } from "./late-nodes.ts";
+import { LatePuts } from "./late-puts.ts";
+import { PutTurns } from "./put-turns.ts";
 import { putBlocks, type PutContext } from "./put.ts";
 import { readBlocksBack, type ReadContext } from "./read.ts";
+import { Settler, SETTLES_MAX } from "./settle.ts";
 
 /** Bounds of a writer. */
 export interface WriterOptions {
@@ -18,8 +22,11 @@ export interface WriterOptions {
 
 /** A running writer. */
 export interface Writer {
-  /** Waits for the puts that were answered at the quorum to end at the other storages, at most `ms`. */
-  drain(ms: number): Promise<void>;
+  /**
+   * Waits for the puts that were answered at the quorum to end at the other storages, at most `ms`, or until the signal aborts.
+   * Gives the storages at which they have not ended.
+   */
+  drain(ms: number, signal?: AbortSignal): Promise<readonly StorageId[]>;
   stop(): Promise<void>;
 }
 
@@ -32,9 +39,13 @@ export function sealedSlotBytes(slotBytes: number): number {
 export function startWriter(repo: Repository, bus: Bus, options: WriterOptions): Writer {
   const sealed = repo.compute.pool(sealedSlotBytes(options.slotBytes), options.slotCount);
   const plain = repo.compute.pool(options.slotBytes, options.slotCount);
-  const late = new LateNodes();
-  const put: PutContext = { repo, sealed, late, background: new Set() };
+  const lateNodes = new LateNodes();
+  const latePuts = new LatePuts();
+  const turns = new PutTurns(options.slotCount);
+  const put: PutContext = { repo, sealed, turns, lateNodes, latePuts };
   const read: ReadContext = { repo, sealed, plain };
+  const settler = new Settler(repo, latePuts);
+  const onDefect = (error: unknown): void => repo.log.error("writing failed", { error });
   const subscription = serve(
     bus,
     queues.writer,
@@ -46,15 +57,37 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
       },
       read: (request) => readBlocksBack(read, request),
     },
-    (error) => repo.log.error("writing failed", { error }),
+    onDefect,
+  );
+  // On a queue of its own: who waits for a slow storage must not keep others from putting.
+  const upkeep = serve(
+    bus,
+    queues.upkeep,
+    SETTLES_MAX,
+    {
+      settle: async ({ ids, storages, patienceMs }) => {
+        const missing = await settler.settle({
+          ids: unpackBlockIds(ids),
+          storages: storages.map((storage) => asShortId<StorageId>(storage)),
+          patienceMs,
+        });
+        return { body: { missing } };
+      },
+    },
+    onDefect,
   );
   return {
-    drain: async (ms) => {
+    drain: async (ms, signal) => {
       const done = new AbortController();
-      const all = Promise.all(put.background).then(() => done.abort());
-      await Promise.race([all, repo.clock.sleep(ms, done.signal).catch(() => undefined)]);
-      await late.place(repo);
+      const until = signal === undefined ? done.signal : AbortSignal.any([done.signal, signal]);
+      const all = latePuts.ended().then(() => done.abort());
+      await Promise.race([all, repo.clock.sleep(ms, until).catch(() => undefined)]);
+      if (signal?.aborted !== true) await lateNodes.place(repo);
+      return latePuts.storages;
     },
-    stop: () => subscription.stop(),
+    stop: async () => {
+      await subscription.stop();
+      await upkeep.stop();
+    },
   };
 }

@@ -301,8 +301,10 @@ function describeAbsence(opened: Opened): void {
     await assert.rejects(store.put("keys/b", bytesOf("y"), { mode: "create" }), away);
     await assert.rejects(store.put(BLOCK, bytesOf("y"), { mode: "create" }), away);
     await assert.rejects(namesIn(store, ""), away);
+    await assert.rejects(store.check(), away);
     away((await store.delete(["keys/a"])).get("keys/a"));
     await bringBack();
+    await store.check();
     assert.equal(Buffer.from(await store.get("keys/a")).toString(), "x");
     await store.put("keys/b", bytesOf("y"), { mode: "create" });
     assert.deepEqual(await namesIn(store, ""), ["keys/a", "keys/b"]);

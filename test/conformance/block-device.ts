@@ -38,7 +38,7 @@ export interface BlockTargetSuiteOptions {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-async function allExtents(source: BlockSource, range: Extent): Promise<Extent[]> {
+async function allExtents(source: Pick<BlockSource, "extents">, range: Extent): Promise<Extent[]> {
   const extents: Extent[] = [];
   for await (const extent of source.extents(range)) extents.push(extent);
   return extents;
@@ -240,6 +240,26 @@ export function describeBlockTarget(kind: string, options: BlockTargetSuiteOptio
       into.fill(1);
       await target.read(into, old.length + MIB);
       assert.ok(into.every((byte) => byte === 0));
+    });
+
+    it("names extents that hold all that is not zero, within the range", async (test) => {
+      const old = sparseContent(sectorBytes);
+      const { target } = await options.open(test, old.length, old);
+      if (!target.seekable) return;
+      if (target.blank) await target.write(old.subarray(256 * KIB, 512 * KIB), 256 * KIB);
+      // Also beyond the end of what is there.
+      const range = { offset: 300 * KIB, length: 4 * MIB };
+      const extents = await allExtents(target, range);
+      checkExtents(extents, range);
+      const rest = Buffer.alloc(old.length);
+      await target.read(rest, 0);
+      rest.fill(0, 0, range.offset);
+      for (const { offset, length } of extents)
+        rest.fill(0, offset, Math.min(offset + length, rest.length));
+      assert.ok(
+        rest.every((byte) => byte === 0),
+        "what is in no extent is zero",
+      );
     });
 
     it("reads as zero where it is blank", async (test) => {

@@ -1,5 +1,6 @@
 /** Damaged objects: found by scrub and by restore, named, healed where another storage has them, never restored as good. */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { open, readFile, truncate, unlink, writeFile } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { BLOCK, noise } from "#test/fixtures/integration-image.ts";
@@ -155,6 +156,7 @@ describe("damage", { timeout: TEST_TIMEOUT_MS }, () => {
       for (const named of [id, uid, `offset ${block * BLOCK}`]) {
         assert.ok(error.message.includes(named), `"${error.message}" names ${named}`);
       }
+      assert.ok(!existsSync(target), "no empty file is in the way of the next attempt");
     }
     const shown = parseJson<{ status: string }>(await repo.run(["--json", "show", uid]));
     assert.equal(shown.status, "invalid", "what a restore found is known at once");

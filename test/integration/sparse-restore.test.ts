@@ -31,6 +31,13 @@ interface Holed {
   readonly bytes: Buffer;
 }
 
+/** What a restore did. */
+interface Counted {
+  readonly bytesWritten: number;
+  readonly bytesZero: number;
+  readonly bytesEqual: number;
+}
+
 async function makeHoled(): Promise<Holed> {
   const repo = await TestRepository.make({ storages: ["a", "b"] });
   const image = repo.home.at("image");
@@ -123,6 +130,26 @@ describe("restore onto old content", { timeout: TEST_TIMEOUT_MS }, () => {
     await repo.run(["restore", uid, target, "--force", "--sparse"]);
     const { blocks: left } = await stat(target);
     assert.ok(left * 512 <= 4 * BLOCK, `${left * 512} bytes are taken of ${taken * 512}`);
+    assert.ok((await readFile(target)).equals(bytes));
+  });
+
+  it("writes only what differs with --differential: neither data nor zeros that are there, and no holes are filled", async () => {
+    const { repo, uid, bytes } = holed;
+    const target = repo.fresh("same");
+    await repo.run(["restore", uid, target, "--sparse"]);
+    const { blocks: taken } = await stat(target);
+    for (const options of [[], ["--sparse"]]) {
+      const args = ["restore", uid, target, "--force", "--differential", ...options];
+      const { bytesWritten, bytesZero, bytesEqual } = await repo.json<Counted>(args);
+      assert.deepEqual([bytesWritten, bytesZero, bytesEqual], [0, 0, bytes.length]);
+      assert.equal((await stat(target)).blocks, taken, "no hole was filled");
+    }
+    await using handle = await open(target, "r+");
+    await handle.write("old", 3 * BLOCK + 17);
+    const differing = ["restore", uid, target, "--force", "--differential"];
+    const { bytesWritten, bytesZero } = await repo.json<Counted>(differing);
+    assert.equal(bytesWritten, 0);
+    assert.ok(bytesZero > 0 && bytesZero <= BLOCK, `${bytesZero} bytes`);
     assert.ok((await readFile(target)).equals(bytes));
   });
 

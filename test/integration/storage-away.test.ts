@@ -1,6 +1,6 @@
 /** One of two storages is away: backups go on, say so loudly, and it catches up later; then each storage alone restores. */
 import assert from "node:assert/strict";
-import { cp, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, it } from "node:test";
 import {
@@ -214,7 +214,16 @@ describe("a storage that is away", { timeout: TEST_TIMEOUT_MS }, () => {
       await rename(repo.storageFolder(storage), asideOf(repo, storage));
     }
     await repo.fails(EXIT_UNAVAILABLE, ["restore", uid, repo.home.at("target")]);
+    const target = repo.home.at("precious");
+    const old = await writeImage(target, noiseBlocks("old", 3));
+    const args = ["restore", uid, target, "--force", "--keep-going"];
+    for (const options of [[], ["--storage", "b"], ["--differential"]]) {
+      await repo.fails(EXIT_UNAVAILABLE, [...args, ...options]);
+    }
+    assert.ok((await readFile(target)).equals(old), "what is away is not damaged: no zeros");
     await moveBack(repo, "b");
+    await repo.fails(EXIT_UNAVAILABLE, [...args, "--storage", "a"]);
+    assert.ok((await readFile(target)).equals(old));
     await repo.assertRestores(uid, bytes);
     await moveBack(repo, "a");
     assert.equal((await repo.show(uid)).status, "valid", "nothing was judged bad meanwhile");

@@ -139,6 +139,14 @@ class FolderStore implements FileBlobStore {
     }
   }
 
+  async check(): Promise<void> {
+    try {
+      await this.#presence.checkByReading();
+    } catch (error) {
+      throw storageError(error, this.path, `looking at the storage ${this.path}`);
+    }
+  }
+
   async close(): Promise<void> {
     const writer = this.#writer;
     this.#writer = undefined;

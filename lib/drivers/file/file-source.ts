@@ -1,6 +1,7 @@
 // BlockSource over image files and block devices.
 import { type BigIntStats, constants, fstat } from "node:fs";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
+import { deviceIdentity, fileIdentity } from "#lib/drivers/linux/device-identity.ts";
 import {
   type DeviceUse,
   sectorsChanged,
@@ -12,11 +13,10 @@ import {
   adviseSequential,
   blockDeviceSize,
   isReadOnlyDevice,
-  seekData,
-  seekHole,
 } from "#lib/drivers/linux/system-calls.ts";
 import type { BlockSource, Extent } from "#lib/ports/block-device.ts";
-import { closeFile, errnoOf, openFile, readAt } from "./file-calls.ts";
+import { dataExtents } from "./data-extents.ts";
+import { closeFile, openFile, readAt } from "./file-calls.ts";
 
 /**
  * Opens an image file or block device for reading. `frozen`: the user says that it is a snapshot.
@@ -60,6 +60,7 @@ class FileSource implements BlockSource {
   readonly sizeBytes: number;
   readonly seekable = true;
   readonly frozen: boolean;
+  readonly identity: string | undefined;
   readonly warnings: readonly string[];
   readonly #file: string;
   readonly #fd: number;
@@ -75,6 +76,7 @@ class FileSource implements BlockSource {
     this.#isDevice = stat.isBlockDevice();
     this.sizeBytes = this.#size(stat);
     this.frozen = frozen || (this.#isDevice && isReadOnlyDevice(fd));
+    this.identity = this.#isDevice ? deviceIdentity(stat, this.sizeBytes) : fileIdentity(stat);
     this.warnings = this.#writers().map(
       (use) => `${file} ${use.sentence}: it may change while it is read`,
     );
@@ -82,23 +84,12 @@ class FileSource implements BlockSource {
   }
 
   async *extents(range: Extent): AsyncGenerator<Extent> {
-    const end = Math.min(range.offset + range.length, this.sizeBytes);
-    let at = range.offset;
-    // Held back until it is known not to touch the next one.
-    let last: Extent | undefined;
-    while (at < end) {
-      const from = this.#isDevice ? at : this.#seek(seekData, at);
-      if (from === undefined || from >= end) break;
-      const to = this.#isDevice ? end : Math.min(end, this.#seek(seekHole, from) ?? end);
-      if (last !== undefined && last.offset + last.length === from) {
-        last = { offset: last.offset, length: to - last.offset };
-      } else {
-        if (last !== undefined) yield last;
-        last = { offset: from, length: to - from };
-      }
-      at = to;
-    }
-    if (last !== undefined) yield last;
+    const length = Math.min(range.offset + range.length, this.sizeBytes) - range.offset;
+    if (length <= 0) return;
+    const within = { offset: range.offset, length };
+    // A device does not tell.
+    if (this.#isDevice) yield within;
+    else yield* dataExtents(this.#fd, this.#file, within);
   }
 
   async read(into: Uint8Array, offset: number): Promise<number> {
@@ -166,23 +157,6 @@ class FileSource implements BlockSource {
     // What merely stands on it need not be in use.
     const isWriting = new Set(["mounted", "swap", "opened"]);
     return uses.filter((use) => use.writable && isWriting.has(use.kind));
-  }
-
-  /** A file system that knows no holes says that everything is data. */
-  #seek(
-    seek: (fd: number, offset: number) => number | undefined,
-    offset: number,
-  ): number | undefined {
-    try {
-      return seek(this.#fd, offset);
-    } catch (error) {
-      if (["EINVAL", "EOPNOTSUPP", "ENOTSUP"].includes(errnoOf(error) ?? "")) {
-        return seek === seekData ? offset : this.sizeBytes;
-      }
-      throw fromSystemError(error, `looking for holes in ${this.#file} at offset ${offset}`, {
-        details: { offset },
-      });
-    }
   }
 
   #endedAt(offset: number): AshlarError {

@@ -5,6 +5,7 @@ import {
   link,
   mkdir,
   mkdtemp,
+  open as openHandle,
   readFile,
   rm,
   stat,
@@ -19,6 +20,7 @@ import { after, before, describe, it, type TestContext } from "node:test";
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { lockBytesShared } from "#lib/drivers/linux/system-calls.ts";
 import { openTarget } from "#lib/drivers/targets.ts";
+import type { Extent } from "#lib/ports/block-device.ts";
 import { streamTarget } from "./stream-target.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -90,6 +92,38 @@ describe("file target", () => {
     const content = await readFile(at("old.img"));
     assert.ok(content.subarray(0, 100).every((byte) => byte === 0xee));
     assert.ok(content.subarray(100, -100).every((byte) => byte === 0));
+  });
+
+  it("tells its holes, so that a differential restore need not read them", async () => {
+    const handle = await openHandle(at("holes.img"), "w");
+    await handle.write(Buffer.alloc(MIB, 1), 0, MIB, 32 * MIB);
+    await handle.truncate(64 * MIB);
+    await handle.close();
+    const target = await open(at("holes.img"), { sizeBytes: 128 * MIB, force: true });
+    const extents: Extent[] = [];
+    const whole = { offset: 0, length: 128 * MIB };
+    for await (const extent of target.extents(whole)) extents.push(extent);
+    assert.deepEqual(extents, [{ offset: 32 * MIB, length: MIB }]);
+    await target.close();
+  });
+
+  it("leaves nothing of a new file that nothing was written to, and what was written otherwise", async () => {
+    const untouched = await open(at("untouched"));
+    assert.equal(untouched.touched, false);
+    await untouched.close();
+    assert.ok(!existsSync(at("untouched")));
+    const begun = await open(at("begun"));
+    await begun.write(Buffer.alloc(10, 1), 0);
+    assert.equal(begun.touched, true);
+    await begun.close();
+    assert.ok(existsSync(at("begun")));
+    await writeFile(at("present"), "old");
+    await (await open(at("present"), { force: true })).close();
+    assert.equal(await readFile(at("present"), "utf8"), "old");
+    const empty = await open(at("empty"), { sizeBytes: 0 });
+    await empty.finish();
+    await empty.close();
+    assert.ok(existsSync(at("empty")));
   });
 
   it("cuts off what lay behind the version, and extends what is too short", async () => {

@@ -8,6 +8,7 @@ import { usesOfBlockDevice, usesOfFile } from "#lib/drivers/linux/device-users.t
 import { usesByQemu } from "#lib/drivers/linux/image-locks.ts";
 import { blockDeviceSize, isReadOnlyDevice, sectorSize } from "#lib/drivers/linux/system-calls.ts";
 import type { BlockTarget, Extent } from "#lib/ports/block-device.ts";
+import { dataExtents } from "./data-extents.ts";
 import {
   closeFile,
   errnoOf,
@@ -173,7 +174,9 @@ class FileTarget implements RestoreTarget {
   readonly url: string;
   readonly seekable = true;
   readonly blank: boolean;
+  touched = false;
   readonly warnings: readonly string[];
+  #isFinished = false;
   readonly #file: string;
   readonly #sizeBytes: number;
   readonly #fd: number;
@@ -191,7 +194,14 @@ class FileTarget implements RestoreTarget {
     this.#zeroing = new Zeroing(fd, options.file, kind === "device" ? sectorSize(fd) : 1);
   }
 
+  async *extents(range: Extent): AsyncGenerator<Extent> {
+    // A device does not tell.
+    if (this.#kind === "device") yield range;
+    else yield* dataExtents(this.#fd, this.#file, range);
+  }
+
   async write(bytes: Uint8Array, offset: number): Promise<void> {
+    this.touched = true;
     try {
       await writeAllAt(this.#fd, bytes, offset);
     } catch (error) {
@@ -202,6 +212,7 @@ class FileTarget implements RestoreTarget {
   async zero(extent: Extent, options: { readonly discard: boolean }): Promise<void> {
     // What was never written has no space either: there is nothing to discard.
     if (this.blank && options.discard) return;
+    this.touched = true;
     await this.#zeroing.zero(extent, options.discard);
   }
 
@@ -225,6 +236,7 @@ class FileTarget implements RestoreTarget {
       if (this.#kind !== "device") await truncateOpenFile(this.#fd, this.#sizeBytes);
       await flushFile(this.#fd);
       if (this.#kind === "new") await flushFolder(path.dirname(path.resolve(this.#file)));
+      this.#isFinished = true;
     } catch (error) {
       throw fromSystemError(error, `finishing ${this.#file}`);
     }
@@ -232,6 +244,10 @@ class FileTarget implements RestoreTarget {
 
   async close(): Promise<void> {
     await closeFile(this.#fd);
+    // An empty file would only be in the way of the next attempt.
+    if (this.#kind === "new" && !this.#isFinished && !this.touched) {
+      await unlink(this.#file).catch(() => undefined);
+    }
   }
 
   #failure(error: unknown, action: string, offset: number): AshlarError {

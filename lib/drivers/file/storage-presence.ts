@@ -11,9 +11,17 @@ import {
 } from "#lib/drivers/storage-marker.ts";
 import { errnoOf } from "./file-calls.ts";
 
-interface FolderIdentity {
+/** By what a storage is known without its marker being read: two disks may have the same device number and root folder. */
+interface Identity {
+  /** Of the folder. */
   readonly dev: bigint;
   readonly ino: bigint;
+  /** Of the marker. */
+  readonly marker: {
+    readonly ino: bigint;
+    readonly mtimeNs: bigint;
+    readonly ctimeNs: bigint;
+  };
 }
 
 /** Reads the marker of the storage at `folder`; Unavailable when there is none. */
@@ -29,13 +37,13 @@ export async function readMarker(folder: string): Promise<StorageMarker> {
   return parseStorageMarker(text, file);
 }
 
-/** The storage at a path, by its marker and its folder. */
+/** The storage at a path, by its folder and its marker. */
 export class StoragePresence {
   readonly marker: StorageMarker;
   readonly #folder: string;
-  #identity: FolderIdentity;
+  #identity: Identity;
 
-  private constructor(folder: string, marker: StorageMarker, identity: FolderIdentity) {
+  private constructor(folder: string, marker: StorageMarker, identity: Identity) {
     this.#folder = folder;
     this.marker = marker;
     this.#identity = identity;
@@ -43,6 +51,8 @@ export class StoragePresence {
 
   /** Looks at the storage for the first time; Refused when it is not the expected one. */
   static async open(folder: string, expected?: StorageId): Promise<StoragePresence> {
+    // First: of a marker that is replaced meanwhile the identity differs, and it is read again.
+    const identity = await identityOf(folder);
     const marker = await readMarker(folder);
     if (expected !== undefined && marker.identity !== expected) {
       throw new AshlarError(
@@ -51,17 +61,22 @@ export class StoragePresence {
         { remedy: "mount the right disk there, or correct the storage's URL in the configuration" },
       );
     }
-    return new StoragePresence(folder, marker, await identityOf(folder));
+    return new StoragePresence(folder, marker, identity);
   }
 
   /** Throws Unavailable unless the storage is still there. Two calls to the system where nothing has changed. */
   async check(): Promise<void> {
-    const [identity, marker] = await Promise.all([
-      identityOf(this.#folder),
-      stat(path.join(this.#folder, MARKER_NAME)).catch((error: unknown) => error as Error),
-    ]);
-    const isSame = identity.dev === this.#identity.dev && identity.ino === this.#identity.ino;
-    if (isSame && !(marker instanceof Error)) return;
+    const identity = await identityOf(this.#folder);
+    if (!isSame(identity, this.#identity)) await this.#read(identity);
+  }
+
+  /** {@link check} that reads the marker whatever it looks like: whether the storage can be read at all. */
+  async checkByReading(): Promise<void> {
+    await this.#read(await identityOf(this.#folder));
+  }
+
+  /** @param identity as it was before the marker was read */
+  async #read(identity: Identity): Promise<void> {
     const { identity: found } = await readMarker(this.#folder);
     if (found !== this.marker.identity) {
       throw new AshlarError(
@@ -70,15 +85,32 @@ export class StoragePresence {
         { remedy: "mount the right disk there" },
       );
     }
-    // Mounted anew, perhaps under another device number.
+    // Mounted anew, perhaps under another device number; or the marker was put back from a copy.
     this.#identity = identity;
   }
 }
 
-async function identityOf(folder: string): Promise<FolderIdentity> {
+function isSame(one: Identity, other: Identity): boolean {
+  return (
+    one.dev === other.dev &&
+    one.ino === other.ino &&
+    one.marker.ino === other.marker.ino &&
+    one.marker.mtimeNs === other.marker.mtimeNs &&
+    one.marker.ctimeNs === other.marker.ctimeNs
+  );
+}
+
+async function identityOf(folder: string): Promise<Identity> {
   try {
-    const { dev, ino } = await stat(folder, { bigint: true });
-    return { dev, ino };
+    const [{ dev, ino }, marker] = await Promise.all([
+      stat(folder, { bigint: true }),
+      stat(path.join(folder, MARKER_NAME), { bigint: true }),
+    ]);
+    return {
+      dev,
+      ino,
+      marker: { ino: marker.ino, mtimeNs: marker.mtimeNs, ctimeNs: marker.ctimeNs },
+    };
   } catch (error) {
     if (["ENOENT", "ENOTDIR"].includes(errnoOf(error) ?? "")) throw markerMissing(folder, error);
     throw fromSystemError(error, `looking at the storage ${folder}`);

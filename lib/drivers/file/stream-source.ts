@@ -14,6 +14,7 @@ class StreamSource implements BlockSource {
   readonly sizeBytes = undefined;
   readonly seekable = false;
   readonly frozen = false;
+  readonly identity = undefined;
   readonly warnings: readonly string[] = [];
   readonly #stream: Readable;
   /** Bytes of the stream that nobody has asked for yet. */

@@ -15,6 +15,7 @@ class StreamTarget implements BlockTarget {
   readonly url: string;
   readonly seekable = false;
   readonly blank = false;
+  touched = false;
   readonly #stream: Writable;
   readonly #closed = new AbortController();
   #position = 0;
@@ -24,6 +25,10 @@ class StreamTarget implements BlockTarget {
     this.#stream = stream;
     // Each write gets the error as well; without a listener it would end the process.
     stream.on("error", this.#ignore);
+  }
+
+  async *extents(range: Extent): AsyncGenerator<Extent> {
+    yield range;
   }
 
   async write(bytes: Uint8Array, offset: number): Promise<void> {
@@ -61,6 +66,7 @@ class StreamTarget implements BlockTarget {
 
   /** Resolves when the stream has let go of the bytes, so that the caller may reuse them. */
   async #put(bytes: Uint8Array): Promise<void> {
+    if (bytes.length > 0) this.touched = true;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const { signal } = this.#closed;
     signal.throwIfAborted();

@@ -22,7 +22,8 @@ export interface KernelFolders {
   readonly sys: string;
 }
 
-const KERNEL: KernelFolders = { proc: "/proc", sys: "/sys" };
+/** Where the kernel has them. */
+export const KERNEL: KernelFolders = { proc: "/proc", sys: "/sys" };
 
 /** A line of /proc/self/mountinfo. */
 export interface Mount {

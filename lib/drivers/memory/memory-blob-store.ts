@@ -10,9 +10,9 @@ import type {
   PutOptions,
 } from "#lib/ports/blob-store.ts";
 
-/** One call, as the fault hooks see it: for `list`, the name is the prefix; a `delete` is asked for each name. */
+/** One call, as the fault hooks see it: for `list`, the name is the prefix, for `check` empty; a `delete` is asked for each name. */
 export interface BlobOperation {
-  readonly kind: "put" | "get" | "stat" | "delete" | "list";
+  readonly kind: "put" | "get" | "stat" | "delete" | "list" | "check";
   readonly name: string;
 }
 
@@ -137,6 +137,10 @@ class MemoryStore implements MemoryBlobStore {
       this.#checkPresent();
       yield entry;
     }
+  }
+
+  check(): Promise<void> {
+    return this.#run({ kind: "check", name: "" }, undefined, () => undefined);
   }
 
   close(): Promise<void> {

@@ -29,7 +29,7 @@ describe("making folders", () => {
   it("says what is in the way", () => {
     using at = temporary();
     writeFileSync(path.join(at.root, "file"), "");
-    assert.throws(() => makeFolders(path.join(at.root, "file"), 0o700), { code: "ENOTDIR" });
+    assert.throws(() => makeFolders(path.join(at.root, "file"), 0o700), { code: "EEXIST" });
     assert.throws(() => makeFolders(path.join(at.root, "file/x"), 0o700), { code: "ENOTDIR" });
     symlinkSync("nowhere", path.join(at.root, "dangling"));
     assert.throws(() => makeFolders(path.join(at.root, "dangling"), 0o700), { code: "EEXIST" });

@@ -27,8 +27,8 @@ function isThere(folder: string): boolean {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
     throw error;
   }
-  throw Object.assign(new Error(`ENOTDIR: not a directory, mkdir '${folder}'`), {
-    code: "ENOTDIR",
+  throw Object.assign(new Error(`EEXIST: file already exists, mkdir '${folder}'`), {
+    code: "EEXIST",
     path: folder,
     syscall: "mkdir",
   });

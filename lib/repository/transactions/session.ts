@@ -26,6 +26,7 @@ import {
   type SessionRecord,
   type VersionRecord,
 } from "../records.ts";
+import { MIXED_READING } from "#proto/messages.ts";
 import { setHold } from "./commit-node.ts";
 
 /** A session to start. */
@@ -79,18 +80,26 @@ function beat(tx: KvTransaction, session: SessionId, nowMs: number): void {
   tx.set(key.heartbeat(session), encodeRecord({ atMs: nowMs } satisfies HeartbeatRecord));
 }
 
-/** Keeps a session alive and moves its horizon forward, never back. */
+/**
+ * Keeps a session alive and moves its horizon forward, never back.
+ * @param reading what is being read from now on; a second one makes the session's reading mixed, for ever
+ */
 export function keepAlive(
   kv: Kv,
   session: SessionId,
   token: Token,
   nowMs: number,
   horizon: number | undefined,
+  reading?: string,
 ): Promise<void> {
   return kv.transact(
     async (tx) => {
       const record = await requireSession(tx, session, token);
       beat(tx, session, nowMs);
+      if (reading !== undefined && reading !== record.reading) {
+        const mixed = record.reading === undefined ? reading : MIXED_READING;
+        tx.set(key.session(session), encodeRecord({ ...record, reading: mixed }));
+      }
       if (horizon === undefined || record.kind !== "backup") return;
       const current = await readCounter(tx, key.horizon(session), 0);
       if (horizon > current) writeCounter(tx, key.horizon(session), horizon);
@@ -99,7 +108,10 @@ export function keepAlive(
   );
 }
 
-/** Takes over a dead session under a new token, with a new horizon; of several resumers one wins, the others get TryAgain. */
+/**
+ * Takes over a dead session under a new token, with a new horizon; of several resumers one wins, the others get TryAgain.
+ * @param owner.labels are added to the version's, and the version is dated anew where `dateAnew` is set
+ */
 export function resumeSession(
   kv: Kv,
   session: SessionId,
@@ -108,6 +120,8 @@ export function resumeSession(
     readonly lock: string;
     readonly token: Token;
     readonly nowMs: number;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly dateAnew?: boolean;
   },
 ): Promise<SessionRecord> {
   return kv.transact(async (tx) => {
@@ -127,8 +141,32 @@ export function resumeSession(
     tx.set(key.session(session), encodeRecord(resumed));
     beat(tx, session, owner.nowMs);
     writeCounter(tx, key.horizon(session), await readEpoch(tx));
+    await renewVersion(tx, session, resumed.uid, owner);
     return resumed;
   });
+}
+
+async function renewVersion(
+  tx: KvTransaction,
+  session: SessionId,
+  uid: VersionUid,
+  renewal: {
+    readonly nowMs: number;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly dateAnew?: boolean;
+  },
+): Promise<void> {
+  const { nowMs, labels = {}, dateAnew = false } = renewal;
+  if (!dateAnew && Object.keys(labels).length === 0) return;
+  const value = await tx.get(key.version(uid));
+  const version = value === undefined ? undefined : decodeRecord<VersionRecord>(value);
+  if (version?.state !== "incomplete" || version.session !== session) return;
+  const renewed: VersionRecord = {
+    ...version,
+    labels: { ...version.labels, ...labels },
+    createdMs: dateAnew ? nowMs : version.createdMs,
+  };
+  tx.set(key.version(uid), encodeRecord(renewed));
 }
 
 /** Records that a session has lost its lease or failed; nothing when it is not live under `token` any more. */

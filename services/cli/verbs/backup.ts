@@ -32,9 +32,9 @@ is the last line on stdout. A backup that was stopped is gone on with when the s
 what is stored is not sent again.
 
 Hints are JSON as \`rbd diff --format json\` prints it. With --base they are what has changed since that
-version, and everything else is taken from it; without, they are what is allocated. A share of the blocks
-that they call unchanged is checked: where one differs, everything is read, or with --strict-hints the
-backup fails.
+version, and everything else is taken from it; without, they are what is allocated, and everything else is
+taken for zero. A share of what they leave out is checked: where a block differs, everything is read, or with
+--strict-hints the backup fails.
 
 Examples:
   ashlar backup /dev/vg0/web web
@@ -87,6 +87,16 @@ async function backupJob(
   const { resolveVersion } = await import("#services/coordinator/listing.ts");
   if (source === "-" && options.hints === "-") {
     throw new AshlarError(ErrorCode.Usage, "source and hints cannot both come from standard input");
+  }
+  // Left alone they would do nothing, and everything would be read without a word.
+  for (const [option, isGiven] of [
+    ["--base", options.base !== undefined],
+    ["--strict-hints", options.strictHints === true],
+  ] as const) {
+    if (!isGiven || options.hints !== undefined) continue;
+    throw new AshlarError(ErrorCode.Usage, `${option} needs --hints`, {
+      remedy: "name the hints, or leave it away: without hints everything is read",
+    });
   }
   const storages = options.storage ?? config.defaults.storages;
   await engine.requireStorages(storages);

@@ -34,7 +34,8 @@ TARGET is file:PATH, a path, a block device, or - for standard output. What exis
 or a part of the repository is refused.
 
 With --keep-going everything that is intact is restored; what is not stays zero and is listed, and the
-command ends with exit code 65.
+command ends with exit code 65. What is at a storage that is away is not damaged: that is 69, and nothing is
+given up for it. With --differential zeros, too, are written only where the target has none.
 
 Examples:
   ashlar restore web@latest web.img
@@ -121,9 +122,9 @@ function report(context: CommandContext, job: RestoreJob, result: RestoreResult)
   } else if (context.options.json) output.document({ target: job.target, ...result });
   else output.note(line);
   if (damaged.length === 0) return;
-  for (const { id, offset, length, reason } of damaged.slice(0, DAMAGED_SHOWN)) {
+  for (const { kind, id, offset, length, reason } of damaged.slice(0, DAMAGED_SHOWN)) {
     output.stderrLine(
-      `damaged: ${length} bytes at offset ${offset ?? "unknown"} of ${uid}, block ${id}: ${reason}`,
+      `damaged: ${length} bytes at offset ${offset ?? "unknown"} of ${uid}, ${kind} ${id}: ${reason}`,
     );
   }
   if (damaged.length > DAMAGED_SHOWN) {
@@ -132,7 +133,7 @@ function report(context: CommandContext, job: RestoreJob, result: RestoreResult)
   const bytes = damaged.reduce((sum, { length }) => sum + length, 0);
   throw new AshlarError(
     ErrorCode.Damaged,
-    `${damaged.length} blocks of ${uid} (${formatSize(bytes)}) could not be restored and are zero in the target`,
+    `${damaged.length} ${damaged.length === 1 ? "part" : "parts"} of ${uid} (${formatSize(bytes)}) could not be restored and are zero in the target`,
     { remedy: "`ashlar scrub --deep` heals what another storage still has" },
   );
 }

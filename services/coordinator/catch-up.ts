@@ -1,0 +1,64 @@
+// What a backup does for the storages that its quorum did not need: they get what they are owed, for as long as nobody stops it.
+import type { StorageId } from "#lib/core/ids.ts";
+import type { Policy } from "#lib/repository/records.ts";
+import type { CoordinatorContext } from "./context.ts";
+
+/**
+ * Storages that are there again, or were slower than the others, get what they are owed. One at which puts are still under way
+ * is left alone: it hangs. A failure is only reported, an abort ends it: what is owed stays recorded.
+ */
+export async function catchUp(
+  context: CoordinatorContext,
+  policy: Policy,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { repo, upkeep } = context;
+  const behind = await upkeep.drain(0, signal);
+  for (const storage of policy.storages) {
+    if (!repo.storages.isAvailable(storage)) continue;
+    const name = repo.storages.nameOf(storage);
+    try {
+      signal?.throwIfAborted();
+      if (behind.includes(storage)) {
+        repo.log.warn(`storage ${name} stays owed: it is much slower than the others`);
+        continue;
+      }
+      await untilAborted(fillAt(context, storage, signal), signal);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      repo.log.warn(`storage ${name} stays owed: ${reason}`);
+    }
+  }
+}
+
+async function fillAt(
+  { repo, upkeep }: CoordinatorContext,
+  storage: StorageId,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const options = signal === undefined ? {} : { signal };
+  const filled = await upkeep.fill(storage, options);
+  if (filled.filled > 0) {
+    repo.log.info(
+      `storage ${repo.storages.nameOf(storage)} got ${filled.filled} objects that it was owed`,
+    );
+  }
+  await upkeep.putHeads({ storage }, options);
+}
+
+/** Rejects with the signal's reason when it aborts, also where the work does not heed it: a storage may hang. */
+export async function untilAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  if (signal === undefined) return work;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason);
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
