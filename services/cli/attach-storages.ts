@@ -56,6 +56,7 @@ async function attachOne(engine: Engine, config: StorageConfig): Promise<Outcome
     if (identity === undefined) return { unknown: { name, url, reason: undefined } };
     const { clock, random } = engine.ports;
     const store = await openStorage(url, { identity, clock, random });
+    engine.context.log.debug("storage opened", { storage: name, url, identity });
     return { attached: attach(config, identity, store) };
   } catch (error) {
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;

@@ -97,12 +97,22 @@ async function runSession(
   startedMs: number,
   options: JobOptions,
 ): Promise<VersionRecord> {
-  const { requester, host } = context;
+  const { repo, requester, host } = context;
   const { session, token } = started;
   const watch = watchReader(context.bus, session, options);
   try {
     const request = await readerRequest(context, job, started, watch.job);
+    repo.log.debug("reading", {
+      uid: started.uid,
+      session,
+      source: job.source,
+      base: job.base,
+      resumed: started.resumed,
+      placedNodes: request.placed.length,
+      policy: request.policy,
+    });
     const { body } = await requester.request(queues.reader(host), "backup", request);
+    repo.log.debug("everything is read and placed", { uid: started.uid, ...body });
     return await finish(context, job, started, body, startedMs, options.signal);
   } catch (error) {
     await leaveResumable(context, started).catch(() => undefined);
@@ -206,6 +216,7 @@ async function acknowledge(
   // The stamps are listed between putting a head and acknowledging it: a clone of the metadata may have been at work.
   const withHead = heads.filter(({ owed }) => owed === 0).map(({ storage }) => storage);
   const counting = await untilAborted(upkeep.checkStamps(withHead), signal);
+  repo.log.debug("the version is valid", { uid, heads, counting });
   const needed = job.requireComplete === true ? policy.storages.length : policy.quorum;
   if (policy.storages.filter((storage) => counting.includes(storage)).length < needed) {
     const reasons = heads.flatMap(({ storage, reason }) =>

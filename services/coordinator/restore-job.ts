@@ -35,6 +35,7 @@ export async function runRestore(
   try {
     // Before the target is touched: what is away is no reason to overwrite it.
     await requireReachable(repo, version, job.storage);
+    repo.log.debug("restoring", { uid: version.uid, session, target: job.target, part });
     const { body } = await requester.request(queues.reader(host), "restore", {
       session,
       token,
