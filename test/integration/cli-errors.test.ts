@@ -212,8 +212,10 @@ describe("exit codes", options, () => {
       ["SIGINT", 130],
       ["SIGTERM", 143],
     ] as const) {
+      // Before it has begun there is nobody yet who listens to the signal.
+      const before = await repository.blockCount();
       const started = repository.start(["backup", source, "vol"]);
-      await until(async () => ((await repository.blockCount()) > 0 ? true : undefined));
+      await until(async () => ((await repository.blockCount()) > before ? true : undefined));
       started.signal(signal);
       const ended = await started.ended;
       if (ended.code === 0) continue;
