@@ -205,13 +205,14 @@ describe("exit codes", options, () => {
 
   it("130 and 143: signals stop cleanly and say that the backup can be resumed", async () => {
     await using repository = await TestRepository.make();
-    const source = repository.fresh("disk");
-    const bytes = imageBytes(Array.from({ length: 1500 }, (_, index) => ({ noise: `${index}` })));
-    await writeFile(source, bytes);
     for (const [signal, code] of [
       ["SIGINT", 130],
       ["SIGTERM", 143],
     ] as const) {
+      const source = repository.fresh("disk");
+      const blocks = Array.from({ length: 800 }, (_, index) => ({ noise: `${signal} ${index}` }));
+      const bytes = imageBytes(blocks);
+      await writeFile(source, bytes);
       // Before it has begun there is nobody yet who listens to the signal.
       const before = await repository.blockCount();
       const started = repository.start(["backup", source, "vol"]);
@@ -225,9 +226,9 @@ describe("exit codes", options, () => {
         new RegExp(`ashlar: stopped by ${signal}\\n +the backup can be resumed: `),
       );
       seen.add(code);
+      const done = await repository.backup(source);
+      await repository.assertRestores(done.uid, bytes);
     }
-    const done = await repository.backup(source);
-    await repository.assertRestores(done.uid, bytes);
   });
 
   it("are all in the table, and tested here but for the defects'", () => {
