@@ -234,6 +234,15 @@ describe("an incremental backup", () => {
     );
     const job = { source: "disk", volume: "v", base: uid, blockBytes: 2 * B };
     await assert.rejects(runBackup(process.context, job), usage);
+    const unfinished = "v-x" as VersionUid;
+    process.device("disk", image(500 * B)).badOffset = 333 * B;
+    await assert.rejects(
+      runBackup(process.context, { source: "disk", volume: "v", uid: unfinished }),
+    );
+    await assert.rejects(
+      runBackup(process.context, { source: "disk", volume: "v", base: unfinished }),
+      usage,
+    );
     await process.close();
   });
 });
