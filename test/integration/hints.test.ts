@@ -96,10 +96,8 @@ describe("hints", { timeout: TEST_TIMEOUT_MS }, () => {
     const args = ["--base", base, "--hints", hints];
     await repo.fails(EXIT_USAGE, ["backup", image, "other", ...args]);
     await repo.fails(EXIT_USAGE, ["backup", image, "vol", "--block-size", "128KiB", ...args]);
-    await repo.fails(EXIT_NOT_FOUND, [
-      ...["backup", image, "vol"],
-      ...["--base", "vol-nobody", "--hints", hints],
-    ]);
+    const nobody = ["--base", "vol-nobody", "--hints", hints];
+    await repo.fails(EXIT_NOT_FOUND, ["backup", image, "vol", ...nobody]);
     await repo.fails(EXIT_USAGE, ["backup", image, "vol", "--base", base]);
     await repo.fails(EXIT_USAGE, ["backup", image, "vol", "--strict-hints"]);
 
