@@ -293,6 +293,11 @@ export function cancelSubject(session: string): string {
   return `cancel.${session}`;
 }
 
+/** Subject on which whoever waits for a session's job says so from time to time: nobody works for one who is gone. */
+export function attendSubject(session: string): string {
+  return `attend.${session}`;
+}
+
 /** Names of the request types. */
 export type RequestType = keyof Requests;
 

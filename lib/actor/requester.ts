@@ -67,6 +67,8 @@ export class Requester {
       ...(options.payload === undefined ? {} : { payload: options.payload }),
     };
     const { promise, resolve, reject } = Promise.withResolvers<Reply<unknown>>();
+    // The answer may come before the bus has said that it took the request.
+    promise.catch(() => undefined);
     // The pending entry keeps the payload: a request may be sent again until it is answered.
     options.payload?.retain();
     this.#pending.set(id, {

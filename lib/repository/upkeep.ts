@@ -15,6 +15,8 @@ export interface HeadsOutcome {
   readonly put: number;
   /** Still owed: the storage is away, or the root is not placed there yet. Counted up to a limit. */
   readonly owed: number;
+  /** Asked for one version: the storage has a head of it that does not remove it, though perhaps not of the latest revision. */
+  readonly hasHead: boolean;
   /** A head that could have been put was not. */
   readonly failed: boolean;
   /** Why heads are still owed. */

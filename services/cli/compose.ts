@@ -12,6 +12,7 @@ import type { Ports, Repository } from "#lib/repository/repository.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import type { SessionEntry } from "#lib/repository/transactions/session.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
+import { isOwnerAlive } from "#services/coordinator/owner-alive.ts";
 import type { Attachment } from "./attach-storages.ts";
 import type { Config } from "./config-file.ts";
 import type { CommandContext } from "./context.ts";
@@ -81,10 +82,14 @@ export class Engine {
     this.knownStorages.find((known) => known.storage === storage)?.record.name ?? storage;
 
   /** Whether the process that runs a session is there: it holds its lock where we can see it, and its lease has not run out. */
-  readonly isOwnerAlive = ({ record, heartbeatMs }: SessionEntry): boolean => {
+  readonly isOwnerAlive = (entry: SessionEntry): boolean => {
     const { host, sessions, metadata } = this.config;
-    if (record.host === host && !isOwnLockHeld(metadata, record.lock)) return false;
-    return this.ports.clock.now() - heartbeatMs <= sessions.leaseMs;
+    return isOwnerAlive(entry, {
+      host,
+      leaseMs: sessions.leaseMs,
+      nowMs: this.ports.clock.now(),
+      isLockHeld: (lock) => isOwnLockHeld(metadata, lock),
+    });
   };
 
   /** The name of the lock that tells others that this process lives. */

@@ -1,9 +1,9 @@
 // A backup, from its request to its acknowledgement: session, reader, finish, heads (DESIGN §4.1–4.6, 4.10).
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { checkVolumeName } from "#lib/core/uid.ts";
-import type { BlockId, StorageId } from "#lib/core/ids.ts";
+import type { BlockId, StorageId, VersionUid } from "#lib/core/ids.ts";
 import type { Policy, VersionRecord } from "#lib/repository/records.ts";
-import { finishVersion } from "#lib/repository/transactions/version.ts";
+import { finishVersion, readVersion } from "#lib/repository/transactions/version.ts";
 import { listHolds } from "#lib/repository/transactions/session.ts";
 import { queues, type Requests } from "#proto/messages.ts";
 import { leaveResumable, startBackup, takeOver, type StartedBackup } from "./backup-session.ts";
@@ -12,7 +12,7 @@ import type { CoordinatorContext } from "./context.ts";
 import { endDead, noticeDead, settle } from "./dead-sessions.ts";
 import type { BackupJob, BackupResult, JobOptions, StorageOutcome } from "./jobs.ts";
 import { showVersion } from "./listing.ts";
-import { watchReader } from "./watch-reader.ts";
+import { watchReader, type WatchedJob } from "./watch-reader.ts";
 
 /** Rounds of a refused finish, and of a session that was taken for dead while it worked. */
 const FINISH_ROUNDS_MAX = 20;
@@ -99,9 +99,9 @@ async function runSession(
 ): Promise<VersionRecord> {
   const { repo, requester, host } = context;
   const { session, token } = started;
-  const watch = watchReader(context.bus, session, options);
+  const watch = watchReader(context, session, options);
   try {
-    const request = await readerRequest(context, job, started, watch.job);
+    const request = await readerRequest(context, job, started, watch);
     repo.log.debug("reading", {
       uid: started.uid,
       session,
@@ -129,7 +129,7 @@ async function readerRequest(
   context: CoordinatorContext,
   job: BackupJob,
   started: StartedBackup,
-  watchedJob: string,
+  watch: WatchedJob,
 ): Promise<Requests["backup"]["request"]> {
   const { settings, repo } = context;
   const { base, version } = started;
@@ -137,7 +137,7 @@ async function readerRequest(
   return {
     session: started.session,
     token: started.token,
-    job: watchedJob,
+    job: watch.job,
     source: job.source,
     frozen,
     blockBytes: version.blockBytes,
@@ -152,7 +152,7 @@ async function readerRequest(
     sampleRound: version.sampleRound,
     placed: started.resumed && frozen ? await listHolds(repo.kv, started.session) : [],
     placedOf: started.reading ?? null,
-    heartbeatMs: Math.max(500, Math.floor(settings.leaseMs / 4)),
+    heartbeatMs: watch.heartbeatMs,
     patienceMs: settings.patienceMs,
   };
 }
@@ -214,9 +214,11 @@ async function acknowledge(
   const options = signal === undefined ? {} : { signal };
   const heads = await untilAborted(upkeep.putHeads({ uid }, options), signal);
   // The stamps are listed between putting a head and acknowledging it: a clone of the metadata may have been at work.
-  const withHead = heads.filter(({ owed }) => owed === 0).map(({ storage }) => storage);
+  // Somebody else may have changed its labels since: then a newer head is owed, and this one still makes it count.
+  const withHead = heads.filter((head) => head.hasHead).map(({ storage }) => storage);
   const counting = await untilAborted(upkeep.checkStamps(withHead), signal);
   repo.log.debug("the version is valid", { uid, heads, counting });
+  await requireThere(context, uid);
   const needed = job.requireComplete === true ? policy.storages.length : policy.quorum;
   if (policy.storages.filter((storage) => counting.includes(storage)).length < needed) {
     const reasons = heads.flatMap(({ storage, reason }) =>
@@ -245,6 +247,17 @@ async function acknowledge(
     storages: await outcomes(context, version),
     resumed: started.resumed,
   };
+}
+
+/** A version that somebody has removed again is not acknowledged as stored. */
+async function requireThere({ repo }: CoordinatorContext, uid: VersionUid): Promise<void> {
+  const version = await repo.kv.read((reader) => readVersion(reader, uid));
+  if (version !== undefined && version.state !== "removed") return;
+  throw new AshlarError(
+    ErrorCode.NotFound,
+    `version ${uid} was removed by somebody else when it had just been stored`,
+    { remedy: "run the backup again if it is wanted" },
+  );
 }
 
 async function outcomes(

@@ -31,7 +31,7 @@ export async function runRestore(
   const session = newSessionId(repo.random);
   const token = newToken(repo.random);
   await startReading(context, version, session, token);
-  const watch = watchReader(context.bus, session, options);
+  const watch = watchReader(context, session, options);
   try {
     // Before the target is touched: what is away is no reason to overwrite it.
     await requireReachable(repo, version, job.storage);
@@ -52,7 +52,7 @@ export async function runRestore(
       differential: job.differential ?? false,
       keepGoing: job.keepGoing ?? false,
       storage: job.storage === undefined ? null : repo.storages.byName(job.storage).id,
-      heartbeatMs: Math.max(500, Math.floor(context.settings.leaseMs / 4)),
+      heartbeatMs: watch.heartbeatMs,
     });
     return {
       uid: version.uid,
@@ -64,6 +64,10 @@ export async function runRestore(
   } finally {
     await watch.stop();
     await endSession(repo.kv, session, token, repo.clock.now());
+    // A request that was repeated on its way may have begun the restore anew: nobody writes to the target from here on.
+    await requester
+      .request(queues.reader(host), "release", { session, token })
+      .catch(() => undefined);
     await settle(context, session);
     // Copies that were found bad while reading are told to the versions that need them.
     await drainRechecks(repo.kv);

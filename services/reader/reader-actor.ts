@@ -10,16 +10,9 @@ import type { Bus } from "#lib/ports/bus.ts";
 import type { Compute, SlotPool } from "#lib/ports/compute.ts";
 import type { Hasher } from "#lib/repository/hashing.ts";
 import type { Ports } from "#lib/repository/repository.ts";
-import {
-  cancelSubject,
-  encodeProgress,
-  MIXED_READING,
-  progressSubject,
-  queues,
-  type ProgressMessage,
-  type Requests,
-} from "#proto/messages.ts";
+import { MIXED_READING, queues, type Requests } from "#proto/messages.ts";
 import { Backup } from "./backup.ts";
+import { ReaderJob } from "./reader-job.ts";
 import { restore } from "./restore.ts";
 
 /** What a target is opened for. */
@@ -50,11 +43,11 @@ export interface Reader {
   stop(): Promise<void>;
 }
 
-const PROGRESS_EVERY_MS = 200;
-
 interface Running {
   backup: Backup | undefined;
   readonly result: Promise<unknown>;
+  /** Stops it; resolves when it touches nothing any more. */
+  stop: () => Promise<void>;
 }
 
 class ReaderActor {
@@ -94,7 +87,7 @@ class ReaderActor {
     if (known !== undefined) return known.result as Promise<Requests["backup"]["reply"]>;
     // Known before anything is opened: hints may take minutes to come, and a repeated request must not read them as well.
     const { promise, resolve } = Promise.withResolvers<Requests["backup"]["reply"]>();
-    const running: Running = { backup: undefined, result: promise };
+    const running: Running = { backup: undefined, result: promise, stop: nothingToStop };
     this.#running.set(at, running);
     resolve(this.#backup(request, at, running));
     return promise;
@@ -106,29 +99,38 @@ class ReaderActor {
     running: Running,
   ): Promise<Requests["backup"]["reply"]> {
     const { openSource, readHints } = this.#options;
-    const job = this.#job(request.session, request.job);
+    const job = this.#job(request);
     const horizon = (): number | null => running.backup?.horizon() ?? null;
-    const alive = this.#keepAlive(request, request.heartbeatMs, job, horizon);
+    const alive = job.keepAlive(horizon);
     let source: BlockSource | undefined;
     const end = async (): Promise<void> => {
       job.end();
       await alive;
       await source?.close();
     };
+    running.stop = end;
+    // A job that is nobody's any more keeps nothing open, also when it had come to its end.
+    void job.orphaned
+      .then(() => running.result.catch(() => undefined))
+      .then(() => this.#forget(at));
     try {
+      await job.requireLive();
       source = await openSource(request.source, { frozen: request.frozen });
       this.#readOnce(request.session, source);
       const hintsText = request.hints === null ? undefined : await readHints(request.hints);
       running.backup = await this.#startBackup(request, job, source, hintsText);
       // The session is kept alive until it is released: its version has yet to turn valid.
-      this.#releases.set(at, end);
       return await running.backup.run();
     } catch (error) {
-      this.#running.delete(at);
-      this.#releases.delete(at);
-      await end();
+      await this.#forget(at);
       throw error;
     }
+  }
+
+  async #forget(at: string): Promise<void> {
+    const running = this.#running.get(at);
+    this.#running.delete(at);
+    await running?.stop();
   }
 
   #readOnce(session: string, source: BlockSource): void {
@@ -146,10 +148,15 @@ class ReaderActor {
     this.#streams.add(session);
   }
 
+  #job(request: Requests["backup" | "restore"]["request"]): ReaderJob {
+    const { bus, ports } = this.#options;
+    return new ReaderJob({ bus, clock: ports.clock, requester: this.#requester }, request);
+  }
+
   /** What is read is told before any node of it is brought, so that no other run takes it for its own. */
   async #startBackup(
     request: Requests["backup"]["request"],
-    job: Job,
+    job: ReaderJob,
     source: BlockSource,
     hintsText: string | undefined,
   ): Promise<Backup> {
@@ -182,8 +189,6 @@ class ReaderActor {
     );
   }
 
-  readonly #releases = new Map<string, () => Promise<void>>();
-
   async ensureRoot(
     request: Requests["ensureRoot"]["request"],
   ): Promise<Requests["ensureRoot"]["reply"]> {
@@ -194,20 +199,22 @@ class ReaderActor {
     return { root: await running.backup.ensureRoot(request.policy) };
   }
 
-  async release(request: Requests["release"]["request"]): Promise<void> {
-    const at = `${request.session}/${request.token}`;
-    const end = this.#releases.get(at);
-    this.#running.delete(at);
-    this.#releases.delete(at);
-    await end?.();
+  /** Ends what runs for the session; when it resolves, nothing is read or written for it any more. */
+  release(request: Requests["release"]["request"]): Promise<void> {
+    return this.#forget(`${request.session}/${request.token}`);
   }
 
   async restore(request: Requests["restore"]["request"]): Promise<Requests["restore"]["reply"]> {
     const at = `${request.session}/${request.token}`;
     const known = this.#running.get(at);
     if (known !== undefined) return known.result as Promise<Requests["restore"]["reply"]>;
-    const result = this.#restore(request);
-    this.#running.set(at, { backup: undefined, result });
+    const job = this.#job(request);
+    const result = this.#restore(request, job);
+    const stop = async (): Promise<void> => {
+      job.fail(new AshlarError(ErrorCode.Cancelled, "nobody waits for the restore any more"));
+      await result.catch(() => undefined);
+    };
+    this.#running.set(at, { backup: undefined, result, stop });
     try {
       return await result;
     } finally {
@@ -215,9 +222,16 @@ class ReaderActor {
     }
   }
 
-  async #restore(request: Requests["restore"]["request"]): Promise<Requests["restore"]["reply"]> {
-    const job = this.#job(request.session, request.job);
-    const alive = this.#keepAlive(request, request.heartbeatMs, job, () => null);
+  async #restore(
+    request: Requests["restore"]["request"],
+    job: ReaderJob,
+  ): Promise<Requests["restore"]["reply"]> {
+    const alive = job.keepAlive(() => null);
+    await job.requireLive().catch(async (error: unknown) => {
+      job.end();
+      await alive;
+      throw error;
+    });
     const target = await this.#options
       .openTarget({
         url: request.target,
@@ -248,65 +262,9 @@ class ReaderActor {
       await target.close();
     }
   }
-
-  /** What a job can be stopped by, and where it reports. */
-  #job(session: string, job: string): Job {
-    const { bus, ports } = this.#options;
-    const controller = new AbortController();
-    const ended = new AbortController();
-    const cancel = bus.subscribe(cancelSubject(session), () =>
-      controller.abort(new AshlarError(ErrorCode.Cancelled, "stopped on request")),
-    );
-    let last = 0;
-    let latest: ProgressMessage | undefined;
-    const send = (): void => {
-      if (latest !== undefined) bus.send(progressSubject(job), { body: encodeProgress(latest) });
-    };
-    return {
-      signal: controller.signal,
-      ended: ended.signal,
-      fail: (error) => controller.abort(error),
-      report: (progress) => {
-        latest = progress;
-        const now = ports.clock.monotonic();
-        if (now - last < PROGRESS_EVERY_MS) return;
-        last = now;
-        send();
-      },
-      end: () => {
-        if (ended.signal.aborted) return;
-        ended.abort();
-        send();
-        void cancel.stop();
-      },
-    };
-  }
-
-  /** Heartbeats with the horizon; a job whose session was taken over stops. */
-  async #keepAlive(
-    session: { readonly session: string; readonly token: string },
-    everyMs: number,
-    job: Job,
-    horizon: () => number | null,
-  ): Promise<void> {
-    const { clock } = this.#options.ports;
-    while (!job.ended.aborted) {
-      try {
-        await clock.sleep(everyMs, job.ended);
-      } catch {
-        return;
-      }
-      try {
-        const { session: id, token } = session;
-        const body = { session: id, token, horizon: horizon(), reading: null };
-        await this.#requester.request(queues.dedup, "alive", body, { signal: job.ended });
-      } catch (error) {
-        if (job.ended.aborted) return;
-        if (error instanceof AshlarError && error.code === ErrorCode.Fenced) job.fail(error);
-      }
-    }
-  }
 }
+
+const nothingToStop = (): Promise<void> => Promise.resolve();
 
 /** A target that was begun is not what it seems to be, and nothing else tells. */
 function incomplete(error: unknown, target: string): unknown {
@@ -329,15 +287,6 @@ function readingOf(
   if (source.identity === undefined) return MIXED_READING;
   const parts = [source.identity, request.base?.root ?? "", hintsText ?? ""];
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
-}
-
-interface Job {
-  readonly signal: AbortSignal;
-  /** Aborts when the job has ended. */
-  readonly ended: AbortSignal;
-  readonly fail: (error: unknown) => void;
-  readonly report: (progress: ProgressMessage) => void;
-  readonly end: () => void;
 }
 
 /** Starts a reader; it takes as many jobs at once as it is given. */

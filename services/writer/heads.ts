@@ -10,6 +10,7 @@ import type { HeadsOutcome } from "#lib/repository/upkeep.ts";
 import {
   confirmHead,
   countOwed,
+  hasHead,
   listOwedHeads,
   planHead,
 } from "#lib/repository/transactions/storage.ts";
@@ -62,6 +63,8 @@ export async function putOwedHeads(
         storage,
         put,
         owed,
+        hasHead:
+          which.uid !== undefined && (await hasHead(repo.kv, storage, prefixOf(hasher, which.uid))),
         failed: reason !== undefined,
         reason: reason ?? (owed > 0 ? "what the head names is not there yet" : undefined),
       };
@@ -146,8 +149,13 @@ async function putOne(
     reserve: true,
     ...(signal === undefined ? {} : { signal }),
   });
-  await confirmHead(repo.kv, storage, planned.name, `${ObjectFolder.heads}${hash}.`);
+  await confirmHead(repo.kv, storage, planned.name, prefixOf(hasher, uid));
   return true;
+}
+
+/** The start of all names of a version's heads. */
+function prefixOf(hasher: Hasher, uid: VersionUid): string {
+  return `${ObjectFolder.heads}${hasher.headName(uid)}.`;
 }
 
 /** The head of a version as it is now. */

@@ -49,37 +49,63 @@ export interface MemoryKvOptions {
   readonly pacing?: Pacing;
 }
 
+/** One key that a commit has set, or (undefined) removed. */
+export interface MemoryKvChange {
+  readonly key: Buffer;
+  readonly value: Buffer | undefined;
+}
+
+/** All that is in a store at one moment. It never changes. */
+export interface MemoryKvContents {
+  /** Opaque to everybody else. */
+  readonly root: SnapshotMap<Buffer>;
+}
+
 /** A Kv in memory. */
 export interface MemoryKv extends Kv {
   /** Loses what was committed with `durable: false` and not flushed since, as a power failure may. */
   losePower(): void;
+  /** The same contents as another process sees them, with faults and turns of its own. */
+  client(options: MemoryKvOptions): MemoryKv;
+  /** The contents as they are now, to go back to: metadata that are put back from an older copy. */
+  snapshot(): MemoryKvContents;
+  restore(contents: MemoryKvContents): void;
+  /** Calls `watch` with the changes of each commit, after they were applied. */
+  watch(watch: (changes: readonly MemoryKvChange[]) => void): void;
 }
 
 /** Opens an empty store. */
 export function openMemoryKv(options: MemoryKvOptions = {}): MemoryKv {
-  return new MemoryStore(options);
+  return new MemoryStore(options, new Contents());
 }
 
 type Root = SnapshotMap<Buffer>;
 type Prepared = Pick<OptimisticTransaction, "reads" | "writes">;
 
+/** What all clients of a store share. */
+class Contents {
+  root: Root = SnapshotMap.empty();
+  flushed: Root = this.root;
+  /** Commits of unknown result that have not landed yet. */
+  late: Prepared[] = [];
+  watch: ((changes: readonly MemoryKvChange[]) => void) | undefined;
+}
+
 class MemoryStore implements MemoryKv {
   readonly #options: MemoryKvOptions;
   readonly #retries: RetryQueue;
-  #root: Root = SnapshotMap.empty();
-  #flushed: Root = this.#root;
-  /** Commits of unknown result that have not landed yet. */
-  #late: Prepared[] = [];
+  readonly #contents: Contents;
   #open = true;
 
-  constructor(options: MemoryKvOptions) {
+  constructor(options: MemoryKvOptions, contents: Contents) {
     this.#options = options;
+    this.#contents = contents;
     this.#retries = new RetryQueue(options.pacing);
   }
 
   async read<T>(body: (reader: KvReader) => Promise<T>): Promise<T> {
     this.#assertOpen();
-    const reader = new SnapshotReader(snapshotOf(this.#root), this.#options.turn);
+    const reader = new SnapshotReader(snapshotOf(this.#contents.root), this.#options.turn);
     try {
       return await body(reader);
     } finally {
@@ -97,7 +123,7 @@ class MemoryStore implements MemoryKv {
 
   async flush(): Promise<void> {
     this.#assertOpen();
-    this.#flushed = this.#root;
+    this.#contents.flushed = this.#contents.root;
   }
 
   async close(): Promise<void> {
@@ -105,8 +131,26 @@ class MemoryStore implements MemoryKv {
   }
 
   losePower(): void {
-    this.#root = this.#flushed;
-    this.#late = [];
+    this.#contents.root = this.#contents.flushed;
+    this.#contents.late = [];
+  }
+
+  client(options: MemoryKvOptions): MemoryKv {
+    return new MemoryStore(options, this.#contents);
+  }
+
+  snapshot(): MemoryKvContents {
+    return { root: this.#contents.root };
+  }
+
+  restore({ root }: MemoryKvContents): void {
+    this.#contents.root = root;
+    this.#contents.flushed = root;
+    this.#contents.late = [];
+  }
+
+  watch(watch: (changes: readonly MemoryKvChange[]) => void): void {
+    this.#contents.watch = watch;
   }
 
   async #try<T>(
@@ -116,7 +160,7 @@ class MemoryStore implements MemoryKv {
     alone: boolean,
   ): Promise<Try<T>> {
     this.#assertOpen();
-    const tx = new OptimisticTransaction(snapshotOf(this.#root), this.#options.turn);
+    const tx = new OptimisticTransaction(snapshotOf(this.#contents.root), this.#options.turn);
     let value: T;
     try {
       value = await body(tx);
@@ -139,7 +183,7 @@ class MemoryStore implements MemoryKv {
 
   /** A durable answer rests on nothing that can still be lost, also when the body only read. */
   #settle(options: TransactOptions): void {
-    if (options.durable !== false) this.#flushed = this.#root;
+    if (options.durable !== false) this.#contents.flushed = this.#contents.root;
   }
 
   /** True when the transaction is known to be committed. */
@@ -154,7 +198,7 @@ class MemoryStore implements MemoryKv {
         this.#commit(tx);
         return false;
       case "unknown-late":
-        this.#late.push(tx);
+        this.#contents.late.push(tx);
         return false;
       default:
         return unreachable(fault);
@@ -162,15 +206,17 @@ class MemoryStore implements MemoryKv {
   }
 
   #landLate(): void {
-    for (const tx of this.#late.splice(0)) this.#commit(tx);
+    for (const tx of this.#contents.late.splice(0)) this.#commit(tx);
   }
 
   /** Checks and applies in one step; false on a conflict. */
   #commit(tx: Prepared): boolean {
-    if (!tx.reads.holdsIn(snapshotOf(this.#root))) return false;
-    const target = new Editor(this.#root);
+    const contents = this.#contents;
+    if (!tx.reads.holdsIn(snapshotOf(contents.root))) return false;
+    const target = new Editor(contents.root, contents.watch === undefined ? undefined : []);
     tx.writes.applyTo(target);
-    this.#root = target.root;
+    contents.root = target.root;
+    if (target.changes !== undefined) contents.watch?.(target.changes);
     return true;
   }
 
@@ -182,9 +228,12 @@ class MemoryStore implements MemoryKv {
 /** Applies writes to a root. Values are stored as they are: the write buffer holds copies of its own. */
 class Editor implements WriteTarget {
   root: Root;
+  /** Noted where somebody watches. */
+  readonly changes: MemoryKvChange[] | undefined;
 
-  constructor(root: Root) {
+  constructor(root: Root, changes: MemoryKvChange[] | undefined) {
     this.root = root;
+    this.changes = changes;
   }
 
   get(key: Buffer): Buffer | undefined {
@@ -201,10 +250,12 @@ class Editor implements WriteTarget {
 
   put(key: Buffer, value: Buffer): void {
     this.root = this.root.with(keyText(key), value);
+    this.changes?.push({ key, value });
   }
 
   remove(key: Buffer): void {
     this.root = this.root.without(keyText(key));
+    this.changes?.push({ key, value: undefined });
   }
 }
 

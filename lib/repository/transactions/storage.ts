@@ -208,6 +208,26 @@ async function trashHeads(
   }
 }
 
+/**
+ * Whether a storage has a head of a version that does not remove it, of whatever revision: then the version can be restored
+ * from there. `prefix` as in {@link confirmHead}.
+ */
+export async function hasHead(kv: Kv, storage: StorageId, prefix: string): Promise<boolean> {
+  const end = key.headAt(storage, `${prefix}\u007f`);
+  let start = key.headAt(storage, prefix);
+  for (;;) {
+    const from = start;
+    const entries = await kv.read((reader) => reader.range({ start: from, end, limit: 1000 }));
+    for (const entry of entries) {
+      const head = decodeRecord<HeadAtRecord>(entry.value);
+      if (head.state === "confirmed" && !head.removed) return true;
+    }
+    const last = entries.at(-1);
+    if (last === undefined || entries.length < 1000) return false;
+    start = keyAfter(last.key);
+  }
+}
+
 /** A last revision is kept until every storage of the policy has it; then it goes as well. */
 async function trashLastHeads(
   tx: KvTransaction,

@@ -1,0 +1,141 @@
+// What must hold once everything has healed and drained: I4, I6, I7, marks, and that nothing is left open.
+import type { BlockId } from "#lib/core/ids.ts";
+import type { VersionRecord } from "#lib/repository/records.ts";
+import { objectName } from "#lib/repository/keyspace.ts";
+import { runFsck } from "#services/coordinator/fsck.ts";
+import type { SimStorage } from "../engine/sim-storage.ts";
+import { BLOCK_BYTES, type World } from "../world/world.ts";
+import { restoreAlone } from "./restore-alone.ts";
+import { demand } from "./violation.ts";
+import { healthy } from "../workload/drain.ts";
+import { restoreAndCompare } from "../workload/operations.ts";
+
+/** Checks a world at rest. */
+export async function checkConverged(world: World): Promise<void> {
+  for (const storage of world.storages) checkObjects(world, storage);
+  checkMarks(world);
+  checkAcknowledged(world);
+  for (const version of world.mirror.versions.values()) await checkVersion(world, version);
+  checkNothingOpen(world);
+  const slot = world.slots.find(({ roles }) => roles.includes("coordinator"));
+  if (slot === undefined) return;
+  const { findings } = await healthy(world, "fsck", slot, ({ repo }) =>
+    runFsck(repo, { storages: true }),
+  );
+  demand(findings.length === 0, "I2", () => `fsck: ${JSON.stringify(findings.slice(0, 3))}`);
+}
+
+/** I4: a storage holds every object that a record names as placed, and none that no record names. */
+function checkObjects({ mirror }: World, storage: SimStorage): void {
+  const named = new Set<string>();
+  for (const [id, { kind, copies }] of mirror.blocks) {
+    for (const { storage: at, state, generation } of copies) {
+      if (at !== storage.id) continue;
+      const name = objectName(kind, id, generation);
+      named.add(name);
+      demand(
+        state !== "placed" || storage.objects.has(name),
+        "I4",
+        () => `${storage.name} lacks ${name}, which is placed there`,
+      );
+    }
+  }
+  for (const [at, { state }] of mirror.heads) {
+    const [id, name] = splitOnce(at);
+    if (id === storage.id && state !== "trash") named.add(name);
+  }
+  // Where listings may lag, nothing is deleted.
+  if (storage.lagging) return;
+  for (const name of storage.objects.keys()) {
+    const isOurs = name.startsWith("stamps/") || name.startsWith("keys/");
+    demand(
+      isOurs || named.has(name),
+      "I4",
+      () => `${storage.name} has ${name}, which nothing names`,
+    );
+  }
+}
+
+function splitOnce(text: string): [string, string] {
+  const at = text.indexOf("/");
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** Damaged exactly where there is no good copy, or a child is marked; invalid exactly where the root is. */
+function checkMarks({ mirror }: World): void {
+  const isMarked = (id: BlockId): boolean => mirror.blocks.get(id)?.damaged !== false;
+  for (const [id, record] of mirror.blocks) {
+    const children = mirror.nodes.get(id) ?? [];
+    const isDamaged =
+      !record.copies.some((copy) => copy.state === "placed") || children.some(isMarked);
+    demand(
+      record.damaged === isDamaged,
+      "marks",
+      () => `${record.kind} ${id} is ${record.damaged ? "" : "not "}marked as damaged`,
+    );
+  }
+  for (const { uid, state, root } of mirror.versions.values()) {
+    if (root === undefined || (state !== "valid" && state !== "invalid")) continue;
+    demand((state === "invalid") === isMarked(root), "marks", () => `${uid} is ${state}`);
+  }
+}
+
+/** I7: what was acknowledged is there, and valid unless storages have lost it. */
+function checkAcknowledged({ mirror, oracle, storages }: World): void {
+  const hasLosses = storages.some(({ harmed }) => harmed.size > 0);
+  for (const uid of oracle.acknowledged) {
+    const state = mirror.versions.get(uid)?.state;
+    demand(
+      state === "valid" || (state === "invalid" && hasLosses),
+      "I7",
+      () => `${uid} was acknowledged, and is ${state ?? "gone"}`,
+    );
+  }
+}
+
+/** I6: a valid version restores exactly, through the actors and from each storage that has it whole, with the keys alone. */
+async function checkVersion(world: World, version: VersionRecord): Promise<void> {
+  if (version.state !== "valid" || version.root === undefined) return;
+  const slot = world.slots.find(({ roles }) => roles.includes("coordinator"));
+  if (slot !== undefined) {
+    // By hand of `until`: the restore runs in the world.
+    await world.until(restoreAndCompare(world, slot, version, {}));
+  }
+  const root = world.mirror.blocks.get(version.root);
+  for (const storage of world.storages) {
+    const isWhole = root?.copies.some(
+      (copy) => copy.storage === storage.id && copy.state === "placed",
+    );
+    if (isWhole !== true || !version.policy.storages.includes(storage.id)) continue;
+    const image = restoreAlone(storage, world.keys, version.uid);
+    if (typeof image === "string") {
+      demand(
+        hasBadCopies(world, storage),
+        "I6",
+        () => `${version.uid} at ${storage.name}: ${image}`,
+      );
+      continue;
+    }
+    const problem = world.oracle.compare(version.uid, image, BLOCK_BYTES);
+    demand(
+      problem === undefined,
+      "I6",
+      () => `${version.uid} from ${storage.name} alone is wrong: ${problem ?? ""}`,
+    );
+  }
+}
+
+/** A storage with copies that are known to be bad may lack parts. */
+function hasBadCopies({ mirror }: World, storage: SimStorage): boolean {
+  for (const { copies } of mirror.blocks.values()) {
+    if (copies.some((copy) => copy.storage === storage.id && copy.state === "bad")) return true;
+  }
+  return false;
+}
+
+/** Jobs that have ended keep nothing open. */
+function checkNothingOpen({ open }: World): void {
+  for (const [process, names] of open) {
+    demand(names.size === 0, "progress", () => `${process.name} keeps open: ${[...names].join()}`);
+  }
+}

@@ -1,0 +1,87 @@
+// What must hold whenever a storage changes (I3): no object that a record names as placed is deleted, or replaced by one that
+// does not open to the same bytes.
+import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
+import type { Copy } from "#lib/repository/block-record.ts";
+import type { Sealer } from "#lib/repository/sealing.ts";
+import { parseObjectName } from "#proto/object-names.ts";
+import type { SimStorage, StorageWatcher } from "../engine/sim-storage.ts";
+import type { Branches } from "./branches.ts";
+import type { Mirror } from "./mirror.ts";
+import { demand } from "./violation.ts";
+
+/** Watches the storages of a world. */
+export class StorageCheckers implements StorageWatcher {
+  readonly #mirror: () => Mirror;
+  readonly #sealer: Sealer;
+  readonly #branches: Branches;
+  /** Names that were deleted, by "storage/name". */
+  readonly #deleted = new Set<string>();
+
+  constructor(mirror: () => Mirror, sealer: Sealer, branches: Branches) {
+    this.#mirror = mirror;
+    this.#sealer = sealer;
+    this.#branches = branches;
+  }
+
+  put(storage: SimStorage, name: string, bytes: Buffer, replaced: Buffer | undefined): void {
+    const parsed = parseObjectName(name);
+    if (parsed?.type !== "block" && parsed?.type !== "node") return;
+    const copy = this.#copy(storage.id, parsed);
+    if (replaced !== undefined) this.#branches.hit("object-found-and-replaced");
+    if (copy === undefined) {
+      this.#branches.hit(
+        this.#deleted.has(`${storage.id}/${name}`) ? "put-after-trash-emptied" : "late-put-unnamed",
+      );
+      return;
+    }
+    const { type, id } = parsed;
+    let isWhole = true;
+    try {
+      this.#sealer.open({ kind: type, id, sealed: bytes });
+    } catch {
+      isWhole = false;
+    }
+    demand(
+      isWhole || copy.state !== "placed",
+      "I3",
+      () => `${name} at ${storage.name} is placed, and is replaced by something else`,
+    );
+  }
+
+  deleted(storage: SimStorage, name: string): void {
+    this.#deleted.add(`${storage.id}/${name}`);
+    const parsed = parseObjectName(name);
+    if (parsed?.type === "block" || parsed?.type === "node") {
+      const copy = this.#copy(storage.id, parsed);
+      demand(
+        copy?.state !== "placed",
+        "I3",
+        () => `${name} at ${storage.name} is placed, and is deleted`,
+      );
+    }
+    if (parsed?.type === "head") {
+      const head = this.#mirror().heads.get(`${storage.id}/${name}`);
+      demand(
+        head === undefined || head.state === "trash",
+        "I3",
+        () => `the head ${name} at ${storage.name} is not in trash, and is deleted`,
+      );
+    }
+    demand(
+      parsed?.type !== "stamp" && parsed?.type !== "key",
+      "I3",
+      () => `${name} at ${storage.name} is deleted`,
+    );
+  }
+
+  #copy(
+    storage: StorageId,
+    { id, generation }: { readonly id: string; readonly generation: string },
+  ): Copy | undefined {
+    return this.#mirror()
+      .blocks.get(id as BlockId)
+      ?.copies.find(
+        (copy) => copy.storage === storage && copy.generation === (generation as Generation),
+      );
+  }
+}

@@ -1,0 +1,133 @@
+// Devices of the simulated hosts: volumes with snapshots, as sources, and images that are restored onto, as targets. Contents
+// never change in place, so what a source has opened is known for ever.
+import { createHash } from "node:crypto";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { BlockSource, BlockTarget } from "#lib/ports/block-device.ts";
+import type { FaultPlan } from "./faults.ts";
+import type { SimProcess } from "./sim-process.ts";
+
+/** A content of a volume: one letter a block, `undefined` for zeros. */
+export type Content = readonly (string | undefined)[];
+
+/** The bytes of one block. */
+export function blockBytesOf(letter: string | undefined, blockBytes: number): Buffer {
+  if (letter === undefined) return Buffer.alloc(blockBytes);
+  // Text that compresses somewhat, and starts with the letter for whoever reads a dump.
+  return Buffer.alloc(blockBytes, `${letter}.${letter}/`);
+}
+
+/** The bytes of a content. */
+export function imageOf(content: Content, blockBytes: number): Buffer {
+  return Buffer.concat(content.map((letter) => blockBytesOf(letter, blockBytes)));
+}
+
+/** Opens a content as a source. */
+export function openSimSource(
+  process: SimProcess,
+  faults: FaultPlan,
+  device: {
+    readonly url: string;
+    readonly content: Content;
+    readonly frozen: boolean;
+    readonly blockBytes: number;
+    readonly onClose: () => void;
+  },
+): BlockSource {
+  const { url, content, frozen, blockBytes } = device;
+  const sizeBytes = content.length * blockBytes;
+  const identity = frozen
+    ? createHash("sha256").update(JSON.stringify(content)).digest("hex")
+    : undefined;
+  return {
+    url,
+    sizeBytes,
+    seekable: true,
+    frozen,
+    identity,
+    warnings: [],
+    async *extents(range) {
+      await process.turn("extents");
+      const last = Math.min(content.length, Math.ceil((range.offset + range.length) / blockBytes));
+      for (let block = Math.floor(range.offset / blockBytes); block < last; block += 1) {
+        if (content[block] === undefined) continue;
+        const first = block;
+        while (block + 1 < last && content[block + 1] !== undefined) block += 1;
+        const from = Math.max(range.offset, first * blockBytes);
+        const to = Math.min(range.offset + range.length, (block + 1) * blockBytes);
+        yield { offset: from, length: to - from };
+      }
+    },
+    async read(into, offset) {
+      await process.turn("read source");
+      if (faults.strikes("source-error")) {
+        throw new AshlarError(ErrorCode.Io, `reading ${url} at offset ${offset}`, {
+          details: { offset },
+        });
+      }
+      for (let done = 0; done < into.length;) {
+        const at = offset + done;
+        const block = blockBytesOf(content[Math.floor(at / blockBytes)], blockBytes);
+        const part = block.subarray(at % blockBytes, (at % blockBytes) + into.length - done);
+        into.set(part, done);
+        done += part.length;
+      }
+      return into.length;
+    },
+    changed: () => Promise.resolve(undefined),
+    close: () => {
+      device.onClose();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** An image that is restored onto; what is not written shows. */
+export class SimTarget implements BlockTarget {
+  readonly url: string;
+  readonly seekable = true;
+  readonly blank = false;
+  readonly data: Buffer;
+  touched = false;
+  isFinished = false;
+  readonly #process: SimProcess;
+  readonly #onClose: () => void;
+
+  constructor(process: SimProcess, url: string, data: Buffer, onClose: () => void) {
+    this.#process = process;
+    this.url = url;
+    this.data = data;
+    this.#onClose = onClose;
+  }
+
+  async *extents(range: { readonly offset: number; readonly length: number }) {
+    await this.#process.turn("extents");
+    yield range;
+  }
+
+  async write(bytes: Uint8Array, offset: number): Promise<void> {
+    await this.#process.turn("write target");
+    this.touched = true;
+    this.data.set(bytes, offset);
+  }
+
+  async zero({ offset, length }: { readonly offset: number; readonly length: number }) {
+    await this.#process.turn("zero target");
+    this.touched = true;
+    this.data.fill(0, offset, offset + length);
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    await this.#process.turn("read target");
+    into.set(this.data.subarray(offset, offset + into.length));
+  }
+
+  async finish(): Promise<void> {
+    await this.#process.turn("finish target");
+    this.isFinished = true;
+  }
+
+  close(): Promise<void> {
+    this.#onClose();
+    return Promise.resolve();
+  }
+}

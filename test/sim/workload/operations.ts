@@ -1,0 +1,271 @@
+// What operators do: the jobs of the command line, each as one operation of the workload, checked against the oracle where it
+// gives something back.
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { parseRetentionRules } from "#lib/core/retention.ts";
+import type { VersionUid } from "#lib/core/ids.ts";
+import type { VersionRecord } from "#lib/repository/records.ts";
+import { changeVersion } from "#lib/repository/transactions/version.ts";
+import { runBackup } from "#services/coordinator/backup-job.ts";
+import type { CoordinatorContext } from "#services/coordinator/context.ts";
+import { decideRetention } from "#services/coordinator/enforce-job.ts";
+import { collectGarbage } from "#services/coordinator/gc-job.ts";
+import type { BackupJob, RestoreJob } from "#services/coordinator/jobs.ts";
+import { removeVersions } from "#services/coordinator/remove-job.ts";
+import { runRestore } from "#services/coordinator/restore-job.ts";
+import { scrub } from "#services/writer/scrub.ts";
+import { demand } from "../checkers/violation.ts";
+import { drawHints } from "./hints.ts";
+import { snapshotUrl, urlOf, type Volume } from "../world/volumes.ts";
+import { BLOCK_BYTES, type ProcessSlot, type World } from "../world/world.ts";
+
+/** One operation, run by a coordinator. Resolves when it is done; rejects as the command would fail. */
+export type Operation = (world: World, slot: ProcessSlot) => Promise<void>;
+
+/** All operations with how often each is drawn, relative to the others. */
+export const OPERATIONS: Readonly<
+  Record<string, { readonly weight: number; readonly run: Operation }>
+> = {
+  backup: { weight: 18, run: backupVolume },
+  "backup-snapshot": { weight: 8, run: backupSnapshot },
+  "backup-with-hints": { weight: 10, run: backupWithHints },
+  change: { weight: 14, run: changeVolume },
+  restore: { weight: 8, run: restoreVersion },
+  "read-range": { weight: 10, run: readRange },
+  remove: { weight: 8, run: removeVersion },
+  enforce: { weight: 2, run: enforce },
+  gc: { weight: 5, run: (world, slot) => gc(world, slot, {}) },
+  "gc-sweep": { weight: 3, run: (world, slot) => gc(world, slot, { sweep: true }) },
+  "gc-abandon": { weight: 2, run: (world, slot) => gc(world, slot, { abandon: true }) },
+  scrub: { weight: 3, run: (world, slot) => scrubAll(world, slot, true) },
+  "scrub-shallow": { weight: 2, run: (world, slot) => scrubAll(world, slot, false) },
+  replicate: { weight: 3, run: replicate },
+  label: { weight: 5, run: label },
+  protect: { weight: 2, run: protect },
+};
+
+/** A quiet volume is one that nobody reads: only such a one changes. */
+async function changeVolume(world: World): Promise<void> {
+  const quiet = world.volumes.list.filter((volume) => volume.readers === 0);
+  if (quiet.length === 0) return;
+  const volume = world.random.pick(quiet);
+  const from = world.random.pick(world.volumes.list);
+  if (volume !== from && world.random.chance(0.15)) world.volumes.clone(from, volume);
+  else world.volumes.change(volume);
+  await Promise.resolve();
+}
+
+function backupVolume(world: World, slot: ProcessSlot): Promise<void> {
+  const volume = world.random.pick(world.volumes.list);
+  return backup(world, slot, volume, { source: urlOf(volume), volume: volume.name });
+}
+
+function backupSnapshot(world: World, slot: ProcessSlot): Promise<void> {
+  const volume = world.random.pick(world.volumes.list);
+  // The latest one again, as after a failure, or a new one.
+  const isNew = volume.snapshots === 0 || world.random.chance(0.6);
+  const snapshot = isNew ? world.volumes.snapshot(volume) : `snap${volume.snapshots}`;
+  const source = snapshotUrl(volume, snapshot);
+  return backup(world, slot, volume, { source, volume: volume.name, snapshot });
+}
+
+async function backupWithHints(world: World, slot: ProcessSlot): Promise<void> {
+  const volume = world.random.pick(world.volumes.list);
+  const base = [...world.mirror.versions.values()].findLast(
+    (version) => version.volume === volume.name && version.state === "valid",
+  );
+  const content = base === undefined ? undefined : world.oracle.contentOf(base.uid);
+  if (base === undefined || content === undefined) return backupVolume(world, slot);
+  const source = urlOf(volume);
+  const { uid } = base;
+  const { path, ended } = drawHints(world, volume, source, { uid, content });
+  await backup(world, slot, volume, { source, volume: volume.name, base: uid, hints: path });
+  // One that failed may go on as a zombie.
+  ended(world.scheduler.nowMs);
+}
+
+async function backup(
+  world: World,
+  slot: ProcessSlot,
+  volume: Volume,
+  job: BackupJob,
+): Promise<void> {
+  volume.readers += 1;
+  try {
+    const result = await world.job(slot, (context) => runBackup(context, withPolicy(world, job)));
+    world.oracle.acknowledged.add(result.uid);
+    if (result.resumed) world.branches.hit("nodes-taken-over");
+    if (result.warnings.some((warning) => warning.includes("hint")))
+      world.branches.hit("hint-caught");
+    const state = world.mirror.versions.get(result.uid)?.state;
+    if (state === "removed") world.oracle.acknowledged.delete(result.uid);
+    demand(
+      state !== undefined && state !== "incomplete",
+      "I7",
+      () => `${result.uid} was acknowledged, and is ${state ?? "gone"}`,
+    );
+  } finally {
+    volume.readers -= 1;
+  }
+}
+
+/** All storages and a quorum of one or two; or some of them. */
+function withPolicy({ random, storages }: World, job: BackupJob): BackupJob {
+  const count = storages.length;
+  if (random.chance(0.6)) return { ...job, quorum: Math.min(count, 1 + random.below(2)) };
+  const some = random.shuffle(storages.map(({ name }) => name)).slice(0, 1 + random.below(count));
+  return { ...job, storages: some.toSorted(), quorum: 1 + random.below(Math.min(2, some.length)) };
+}
+
+function versions(world: World, which: (version: VersionRecord) => boolean): VersionRecord[] {
+  return [...world.mirror.versions.values()].filter(which);
+}
+
+function pickVersion(
+  world: World,
+  which: (version: VersionRecord) => boolean,
+): VersionRecord | undefined {
+  const all = versions(world, which);
+  return all.length === 0 ? undefined : world.random.pick(all);
+}
+
+const isThere = ({ state }: VersionRecord): boolean => state === "valid" || state === "invalid";
+
+function restoreVersion(world: World, slot: ProcessSlot): Promise<void> {
+  const version = pickVersion(world, isThere);
+  if (version === undefined) return Promise.resolve();
+  const keepGoing = world.random.chance(0.3);
+  const sparse = world.random.chance(0.5);
+  return restoreAndCompare(world, slot, version, { keepGoing, sparse });
+}
+
+function readRange(world: World, slot: ProcessSlot): Promise<void> {
+  const version = pickVersion(world, (one) => isThere(one) && one.sizeBytes > 0);
+  if (version === undefined) return Promise.resolve();
+  const count = version.sizeBytes / BLOCK_BYTES;
+  const first = world.random.below(count);
+  const length = (1 + world.random.below(Math.min(8, count - first))) * BLOCK_BYTES;
+  const range = { offset: first * BLOCK_BYTES, length };
+  return restoreAndCompare(world, slot, version, { range });
+}
+
+/** I6: exactly the bytes that the backup read, but for what is named as damaged. */
+export async function restoreAndCompare(
+  world: World,
+  slot: ProcessSlot,
+  version: VersionRecord,
+  how: Omit<RestoreJob, "uid" | "target">,
+): Promise<void> {
+  const { uid } = version;
+  const target = `image-${world.scheduler.eventCount}`;
+  try {
+    const result = await world.job(slot, (context) => runRestore(context, { uid, target, ...how }));
+    const image = world.targets.get(target);
+    demand(image?.isFinished === true, "I6", () => `the restore of ${uid} left no image`);
+    const skip = new Set<number>();
+    for (const { offset = 0, length } of result.damaged) {
+      for (let at = offset; at < offset + length; at += BLOCK_BYTES) skip.add(at / BLOCK_BYTES);
+    }
+    const first = (how.range?.offset ?? 0) / BLOCK_BYTES;
+    const data = image?.data ?? Buffer.alloc(0);
+    const problem = world.oracle.compare(uid, data, BLOCK_BYTES, first, skip);
+    demand(problem === undefined, "I6", () => `the restore of ${uid} is wrong: ${problem ?? ""}`);
+  } finally {
+    world.targets.delete(target);
+  }
+}
+
+async function removeVersion(world: World, slot: ProcessSlot): Promise<void> {
+  const version = pickVersion(world, isThere);
+  if (version === undefined) return;
+  await removeAll(world, slot, [version.uid]);
+}
+
+async function removeAll(
+  world: World,
+  slot: ProcessSlot,
+  uids: readonly VersionUid[],
+): Promise<void> {
+  await world.job(slot, async ({ repo, upkeep }) => {
+    const { failed } = await removeVersions(repo.kv, uids);
+    await upkeep.putHeads({});
+    if (failed[0] !== undefined) throw failed[0].error;
+  });
+}
+
+async function enforce(world: World, slot: ProcessSlot): Promise<void> {
+  const uids = await world.job(slot, async ({ repo }) => {
+    const rules = parseRetentionRules("latest3,hours2");
+    const decisions = await decideRetention(repo.kv, rules, () => true, repo.clock.now());
+    return decisions.filter(({ keep }) => !keep).map(({ uid }) => uid);
+  });
+  await removeAll(world, slot, uids);
+}
+
+async function gc(
+  world: World,
+  slot: ProcessSlot,
+  how: { readonly sweep?: boolean; readonly abandon?: boolean },
+): Promise<void> {
+  const result = await world.job(slot, (context) => collectGarbage(context, how));
+  if (result.storages.some(({ orphans }) => orphans > 0)) world.branches.hit("sweep-found-orphan");
+  const refused = result.storages.find((storage) => storage.refused !== undefined)?.refused;
+  if (refused !== undefined) throw refused;
+}
+
+async function scrubAll(world: World, slot: ProcessSlot, deep: boolean): Promise<void> {
+  await world.job(slot, ({ repo }) => scrub(repo, { deep }));
+}
+
+async function replicate(world: World, slot: ProcessSlot): Promise<void> {
+  await world.job(slot, async ({ repo, upkeep }: CoordinatorContext) => {
+    for (const { id } of repo.storages.list()) {
+      await upkeep.fill(id);
+      await upkeep.putHeads({ storage: id });
+    }
+  });
+}
+
+async function label(world: World, slot: ProcessSlot): Promise<void> {
+  const version = pickVersion(world, isThere);
+  if (version === undefined) return;
+  const labels = { note: String(world.random.below(100)) };
+  await change(world, slot, version.uid, { labels });
+}
+
+async function protect(world: World, slot: ProcessSlot): Promise<void> {
+  const version = pickVersion(world, isThere);
+  if (version === undefined) return;
+  await change(world, slot, version.uid, { protected: !version.protected });
+}
+
+async function change(
+  world: World,
+  slot: ProcessSlot,
+  uid: VersionUid,
+  how: Parameters<typeof changeVersion>[2],
+): Promise<void> {
+  await world.job(slot, async ({ repo, upkeep }) => {
+    await changeVersion(repo.kv, uid, how);
+    await upkeep.putHeads({ uid });
+  });
+}
+
+/** What an operation may fail with where nothing is broken: somebody else was faster. */
+const RACES: ReadonlySet<ErrorCode> = new Set([ErrorCode.NotFound, ErrorCode.Refused]);
+/** And where something is. */
+const FAILURES: ReadonlySet<ErrorCode> = new Set([
+  ErrorCode.Unavailable,
+  ErrorCode.TryAgain,
+  ErrorCode.Io,
+  ErrorCode.Fenced,
+  ErrorCode.Damaged,
+]);
+
+/** Whether an operation may fail so. */
+export function isExcused(world: World, error: unknown): boolean {
+  if (!(error instanceof AshlarError)) return false;
+  if (RACES.has(error.code)) return true;
+  // A base that has become invalid meanwhile, or whose policy does not fit.
+  if (error.code === ErrorCode.Usage) return error.message.includes("cannot be the base");
+  return world.shape.hasFaults && FAILURES.has(error.code);
+}

@@ -1,0 +1,108 @@
+// The scenarios: which world, which faults, how much work. A new one is one entry here.
+import type { SeededRandom } from "#lib/drivers/memory/seeded-random.ts";
+import type { FaultRates } from "../engine/faults.ts";
+import { oneProcessPerHost, oneProcessPerRole, type WorldShape } from "../world/shape.ts";
+import type { World } from "../world/world.ts";
+
+/** A scenario. */
+export interface Scenario {
+  readonly name: string;
+  /** What it is about, for people. */
+  readonly about: string;
+  readonly operations: number;
+  /** Fewer faults than these fired: the run fails, for it proves too little. */
+  readonly faultsMin: { readonly fired: number; readonly kinds: number };
+  readonly shape: (random: SeededRandom) => WorldShape;
+  /** What happens at the end, to a world at rest. */
+  readonly disaster?: (world: World) => Promise<void>;
+}
+
+const SETTINGS = {
+  leaseMs: 30_000,
+  resumeWindowMs: 86_400_000,
+  hintSample: 0.2,
+} as const;
+
+/** Faults of everyday: per message, commit, operation of a storage, blow. */
+const EVERYDAY: FaultRates = {
+  "message-lost": 0.002,
+  "message-repeated": 0.01,
+  "message-late": 0.005,
+  "streams-lost": 0.15,
+  kill: 0.5,
+  pause: 0.3,
+  "kv-conflict": 0.02,
+  "kv-too-old": 0.002,
+  "kv-unknown-committed": 0.01,
+  "kv-unknown-not-committed": 0.01,
+  "kv-unknown-late": 0.005,
+  "blob-error": 0.003,
+  "blob-timeout-after-success": 0.005,
+  "blob-late-effect": 0.005,
+  "storage-away": 0.3,
+  "storage-full": 0.2,
+  "storage-state": 0.1,
+  "storage-listing-stale": 0.3,
+  "clock-jump": 0.2,
+  "week-passes": 0.05,
+  "hint-wrong": 0.05,
+  "source-error": 0.001,
+};
+
+/** And those that take something away. */
+const LOSSES: FaultRates = {
+  "blob-write-lost": 0.002,
+  "blob-read-corrupt": 0.003,
+  "object-corrupt": 0.2,
+  "object-truncated": 0.1,
+  "object-swapped": 0.1,
+  "object-lost": 0.2,
+};
+
+function drawShape(random: SeededRandom, faults: FaultRates, patienceMs: number): WorldShape {
+  const hosts = 2 + random.below(2);
+  const storages = 2 + random.below(3);
+  return {
+    storages,
+    laggingStorage:
+      (faults["storage-listing-stale"] ?? 0) > 0 && random.chance(0.3) ? storages - 1 : undefined,
+    volumes: 2 + random.below(3),
+    operators: 2 + random.below(3),
+    processes: random.chance(0.5) ? oneProcessPerHost(hosts) : oneProcessPerRole(hosts),
+    latency: { stepMs: 2, slowMs: 3000, slowShare: Object.keys(faults).length > 0 ? 0.002 : 0 },
+    settings: { ...SETTINGS, patienceMs },
+    faults,
+    hasFaults: Object.keys(faults).length > 0,
+    isPatient: patienceMs === Infinity,
+    eventsMax: 3_000_000,
+  };
+}
+
+const BASIC: Scenario = {
+  name: "basic",
+  about: "nothing goes wrong: several hosts, volumes, storages and jobs at once, in any order",
+  operations: 25,
+  faultsMin: { fired: 0, kinds: 0 },
+  shape: (random) => drawShape(random, {}, Infinity),
+};
+
+const FULL: Scenario = {
+  name: "full",
+  about: "everything at once goes wrong, and things get lost",
+  operations: 200,
+  faultsMin: { fired: 20, kinds: 6 },
+  shape: (random) => drawShape(random, { ...EVERYDAY, ...LOSSES }, 2000),
+};
+
+const FAULTS_ONLY: Scenario = {
+  name: "faults",
+  about: "everything goes wrong, but no storage loses anything: so nothing at all may be lost",
+  operations: 120,
+  faultsMin: { fired: 20, kinds: 6 },
+  shape: (random) => drawShape(random, EVERYDAY, 2000),
+};
+
+/** All scenarios by name. */
+export const SCENARIOS: ReadonlyMap<string, Scenario> = new Map(
+  [BASIC, FAULTS_ONLY, FULL].map((scenario) => [scenario.name, scenario]),
+);
