@@ -3,6 +3,7 @@
 import { assert } from "#lib/core/assert.ts";
 import type { StorageId, VersionUid } from "#lib/core/ids.ts";
 import { createHasher, type Hasher } from "#lib/repository/hashing.ts";
+import type { RepositoryKeys } from "#lib/repository/keys.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
@@ -50,7 +51,7 @@ export async function putOwedHeads(
   const owing: StorageId[] = [];
   for (const id of ids) if ((await countHeads(repo, id, which.uid)) > 0) owing.push(id);
   const { away } = await ensureGuarded(repo, owing, which.signal);
-  const hasher = createHasher(repo.keys);
+  const hasher = hasherOf(repo.keys);
   return Promise.all(
     ids.map(async (storage): Promise<HeadsOutcome> => {
       const error = away.find((entry) => entry.storage === storage)?.error;
@@ -70,6 +71,15 @@ export async function putOwedHeads(
       };
     }),
   );
+}
+
+/** Heads are put often, and deriving the keys of a hasher takes longer than naming a head. */
+const hashers = new WeakMap<RepositoryKeys, Hasher>();
+
+function hasherOf(keys: RepositoryKeys): Hasher {
+  const hasher = hashers.get(keys) ?? createHasher(keys);
+  hashers.set(keys, hasher);
+  return hasher;
 }
 
 /** One storage; or the version's, or all, as far as they count. */

@@ -5,7 +5,7 @@ import { objectName } from "#lib/repository/keyspace.ts";
 import { runFsck } from "#services/coordinator/fsck.ts";
 import type { SimStorage } from "../engine/sim-storage.ts";
 import { BLOCK_BYTES, type World } from "../world/world.ts";
-import { restoreAlone } from "./restore-alone.ts";
+import { LonelyReader } from "./restore-alone.ts";
 import { demand } from "./violation.ts";
 import { healthy } from "../workload/drain.ts";
 import { restoreAndCompare } from "../workload/operations.ts";
@@ -15,7 +15,10 @@ export async function checkConverged(world: World): Promise<void> {
   for (const storage of world.storages) checkObjects(world, storage);
   checkMarks(world);
   checkAcknowledged(world);
-  for (const version of world.mirror.versions.values()) await checkVersion(world, version);
+  const lonely = world.storages.map((storage) => new LonelyReader(storage, world.keys));
+  for (const version of world.mirror.versions.values()) {
+    await checkVersion(world, version, lonely);
+  }
   checkNothingOpen(world);
   const slot = world.slots.find(({ roles }) => roles.includes("coordinator"));
   if (slot === undefined) return;
@@ -94,7 +97,11 @@ function checkAcknowledged({ mirror, oracle, storages }: World): void {
 }
 
 /** I6: a valid version restores exactly, through the actors and from each storage that has it whole, with the keys alone. */
-async function checkVersion(world: World, version: VersionRecord): Promise<void> {
+async function checkVersion(
+  world: World,
+  version: VersionRecord,
+  lonely: readonly LonelyReader[],
+): Promise<void> {
   if (version.state !== "valid" || version.root === undefined) return;
   const slot = world.slots.find(({ roles }) => roles.includes("coordinator"));
   if (slot !== undefined) {
@@ -102,12 +109,12 @@ async function checkVersion(world: World, version: VersionRecord): Promise<void>
     await world.until(restoreAndCompare(world, slot, version, {}));
   }
   const root = world.mirror.blocks.get(version.root);
-  for (const storage of world.storages) {
+  for (const [index, storage] of world.storages.entries()) {
     const isWhole = root?.copies.some(
       (copy) => copy.storage === storage.id && copy.state === "placed",
     );
     if (isWhole !== true || !version.policy.storages.includes(storage.id)) continue;
-    const image = restoreAlone(storage, world.keys, version.uid);
+    const image = lonely[index]?.read(version.uid) ?? "";
     if (typeof image === "string") {
       demand(
         hasBadCopies(world, storage),

@@ -10,54 +10,45 @@ import type { SimStorage } from "../engine/sim-storage.ts";
 /** Blocks or nodes that a node names. */
 const FAN_OUT = 256;
 
-/** The image of a version; or, as a sentence, why it cannot be had. */
-export function restoreAlone(
-  storage: SimStorage,
-  keys: RepositoryKeys,
-  uid: string,
-): Buffer | string {
-  try {
-    return new LonelyReader(storage, keys).read(uid);
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
-class LonelyReader {
+/** Reads versions from one storage, as it is now. */
+export class LonelyReader {
   readonly #storage: SimStorage;
   readonly #sealer: ReturnType<typeof createSealer>;
   /** Names by kind and id. */
   readonly #names = new Map<string, string[]>();
+  /** The highest revision of each head, by uid. */
+  readonly #heads = new Map<string, Head>();
+  readonly #opened = new Map<string, Buffer>();
 
   constructor(storage: SimStorage, keys: RepositoryKeys) {
     this.#storage = storage;
     this.#sealer = createSealer(keys, { compression: keys.compression });
-    for (const name of storage.objects.keys()) {
+    for (const [name, sealed] of storage.objects) {
       const parsed = parseObjectName(name);
+      if (parsed?.type === "head") this.#addHead(parsed.hash, sealed);
       if (parsed?.type !== "block" && parsed?.type !== "node") continue;
       const at = `${parsed.type} ${parsed.id}`;
       this.#names.set(at, [...(this.#names.get(at) ?? []), name]);
     }
   }
 
-  read(uid: string): Buffer {
-    const head = this.#head(uid);
-    if (head?.root === undefined) throw new Error("its head is not there");
-    const image = Buffer.alloc(head.sizeBytes);
-    this.#walk(image, head.blockBytes, head.root, head.levels - 1, 0);
-    return image;
+  #addHead(id: string, sealed: Buffer): void {
+    const head = decodeHead(this.#sealer.open({ kind: "head", id, sealed }));
+    const other = this.#heads.get(head.uid);
+    if (other === undefined || other.revision < head.revision) this.#heads.set(head.uid, head);
   }
 
-  #head(uid: string): Head | undefined {
-    let highest: Head | undefined;
-    for (const [name, sealed] of this.#storage.objects) {
-      const parsed = parseObjectName(name);
-      if (parsed?.type !== "head") continue;
-      const head = decodeHead(this.#sealer.open({ kind: "head", id: parsed.hash, sealed }));
-      if (head.uid === uid && (highest === undefined || head.revision > highest.revision))
-        highest = head;
+  /** The image of a version; or, as a sentence, why it cannot be had. */
+  read(uid: string): Buffer | string {
+    try {
+      const head = this.#heads.get(uid);
+      if (head?.root === undefined) return "its head is not there";
+      const image = Buffer.alloc(head.sizeBytes);
+      this.#walk(image, head.blockBytes, head.root, head.levels - 1, 0);
+      return image;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
     }
-    return highest;
   }
 
   #walk(image: Buffer, blockBytes: number, id: string, level: number, first: number): void {
@@ -70,6 +61,13 @@ class LonelyReader {
   }
 
   #open(kind: "block" | "node", id: string): Buffer {
+    const at = `${kind} ${id}`;
+    const opened = this.#opened.get(at) ?? this.#openAny(kind, id);
+    this.#opened.set(at, opened);
+    return opened;
+  }
+
+  #openAny(kind: "block" | "node", id: string): Buffer {
     let problem = `${kind} ${id} is not there`;
     for (const name of this.#names.get(`${kind} ${id}`) ?? []) {
       try {

@@ -34,6 +34,7 @@ export class StorageCheckers implements StorageWatcher {
       );
       return;
     }
+    if (copy.state !== "placed") return;
     const { type, id } = parsed;
     let isWhole = true;
     try {
@@ -42,7 +43,7 @@ export class StorageCheckers implements StorageWatcher {
       isWhole = false;
     }
     demand(
-      isWhole || copy.state !== "placed",
+      isWhole,
       "I3",
       () => `${name} at ${storage.name} is placed, and is replaced by something else`,
     );

@@ -26,7 +26,7 @@ export interface SimStorageOptions {
 }
 
 /** How late an effect lands after its caller has given up, in ms. */
-const LATE_MS_MAX = 600_000;
+const LATE_MS_MAX = 200_000;
 /** How long a lagging listing does not show an object, in ms. */
 const LAG_MS = 20_000;
 

@@ -65,12 +65,15 @@ function killOne(world: World): boolean {
   return true;
 }
 
-/** A process that stands still past its lease, and wakes up as a zombie. Another one takes its place meanwhile. */
+/**
+ * A process that stands still past its lease, and wakes up as a zombie. Another one may take its place meanwhile; but for the
+ * agent of a host, of which there is one only.
+ */
 function pauseOne(world: World): boolean {
   const slot = pickRunning(world);
   if (slot === undefined) return false;
   slot.running?.process.pause(world.random.below(PAUSE_MS_MAX));
-  if (world.random.chance(0.3)) world.abandonZombie(slot);
+  if (!slot.roles.includes("reader") && world.random.chance(0.3)) world.abandonZombie(slot);
   return true;
 }
 

@@ -12,6 +12,7 @@ import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import type { BackupJob, RestoreJob } from "#services/coordinator/jobs.ts";
 import { removeVersions } from "#services/coordinator/remove-job.ts";
 import { runRestore } from "#services/coordinator/restore-job.ts";
+import { readStatus } from "#services/coordinator/status.ts";
 import { scrub } from "#services/writer/scrub.ts";
 import { demand } from "../checkers/violation.ts";
 import { drawHints } from "./hints.ts";
@@ -25,22 +26,23 @@ export type Operation = (world: World, slot: ProcessSlot) => Promise<void>;
 export const OPERATIONS: Readonly<
   Record<string, { readonly weight: number; readonly run: Operation }>
 > = {
-  backup: { weight: 18, run: backupVolume },
-  "backup-snapshot": { weight: 8, run: backupSnapshot },
-  "backup-with-hints": { weight: 10, run: backupWithHints },
+  backup: { weight: 11, run: backupVolume },
+  "backup-snapshot": { weight: 6, run: backupSnapshot },
+  "backup-with-hints": { weight: 7, run: backupWithHints },
   change: { weight: 14, run: changeVolume },
-  restore: { weight: 8, run: restoreVersion },
-  "read-range": { weight: 10, run: readRange },
-  remove: { weight: 8, run: removeVersion },
-  enforce: { weight: 2, run: enforce },
-  gc: { weight: 5, run: (world, slot) => gc(world, slot, {}) },
-  "gc-sweep": { weight: 3, run: (world, slot) => gc(world, slot, { sweep: true }) },
-  "gc-abandon": { weight: 2, run: (world, slot) => gc(world, slot, { abandon: true }) },
-  scrub: { weight: 3, run: (world, slot) => scrubAll(world, slot, true) },
-  "scrub-shallow": { weight: 2, run: (world, slot) => scrubAll(world, slot, false) },
-  replicate: { weight: 3, run: replicate },
-  label: { weight: 5, run: label },
-  protect: { weight: 2, run: protect },
+  restore: { weight: 6, run: restoreVersion },
+  "read-range": { weight: 17, run: readRange },
+  remove: { weight: 7, run: removeVersion },
+  enforce: { weight: 1, run: enforce },
+  gc: { weight: 3, run: (world, slot) => gc(world, slot, {}) },
+  "gc-sweep": { weight: 2, run: (world, slot) => gc(world, slot, { sweep: true }) },
+  "gc-abandon": { weight: 1, run: (world, slot) => gc(world, slot, { abandon: true }) },
+  scrub: { weight: 1, run: (world, slot) => scrubAll(world, slot, true) },
+  "scrub-shallow": { weight: 1, run: (world, slot) => scrubAll(world, slot, false) },
+  replicate: { weight: 1, run: replicate },
+  label: { weight: 8, run: label },
+  protect: { weight: 3, run: protect },
+  status: { weight: 3, run: status },
 };
 
 /** A quiet volume is one that nobody reads: only such a one changes. */
@@ -247,6 +249,12 @@ async function change(
   await world.job(slot, async ({ repo, upkeep }) => {
     await changeVersion(repo.kv, uid, how);
     await upkeep.putHeads({ uid });
+  });
+}
+
+async function status(world: World, slot: ProcessSlot): Promise<void> {
+  await world.job(slot, async ({ repo, isOwnerAlive, settings }) => {
+    await readStatus(repo.kv, isOwnerAlive, settings.resumeWindowMs);
   });
 }
 

@@ -91,8 +91,11 @@ class Workload {
     const raging = rage(world, () => isOver);
     await world.until(all.finally(() => (isOver = true)));
     await world.until(raging);
+
     await heal(world);
+
     await drain(world);
+
     await checkConverged(world);
   }
 
