@@ -16,6 +16,8 @@ export class StorageCheckers implements StorageWatcher {
   readonly #branches: Branches;
   /** Names that were deleted, by "storage/name". */
   readonly #deleted = new Set<string>();
+  /** Two clusters are at work: what one of them may delete, the metadata of the other do not tell. */
+  isOff = false;
 
   constructor(mirror: () => Mirror, sealer: Sealer, branches: Branches) {
     this.#mirror = mirror;
@@ -34,7 +36,7 @@ export class StorageCheckers implements StorageWatcher {
       );
       return;
     }
-    if (copy.state !== "placed") return;
+    if (this.isOff || copy.state !== "placed") return;
     const { type, id } = parsed;
     let isWhole = true;
     try {
@@ -51,6 +53,7 @@ export class StorageCheckers implements StorageWatcher {
 
   deleted(storage: SimStorage, name: string): void {
     this.#deleted.add(`${storage.id}/${name}`);
+    if (this.isOff) return;
     const parsed = parseObjectName(name);
     if (parsed?.type === "block" || parsed?.type === "node") {
       const copy = this.#copy(storage.id, parsed);

@@ -33,6 +33,7 @@ export const FAULTS = [
   "hint-wrong",
   "source-error",
   "metadata-restored",
+  "metadata-lost",
   "storage-restored",
   "metadata-cloned",
 ] as const;

@@ -98,6 +98,8 @@ async function backup(
     if (result.resumed) world.branches.hit("nodes-taken-over");
     if (result.warnings.some((warning) => warning.includes("hint")))
       world.branches.hit("hint-caught");
+    // A clone has metadata of its own.
+    if (!world.slots.includes(slot)) return;
     const state = world.mirror.versions.get(result.uid)?.state;
     if (state === "removed") world.oracle.acknowledged.delete(result.uid);
     demand(

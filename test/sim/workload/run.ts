@@ -5,6 +5,7 @@ import { checkConverged } from "../checkers/final-checkers.ts";
 import type { Branch } from "../checkers/branches.ts";
 import type { Fault } from "../engine/faults.ts";
 import { describe, World, type ProcessSlot } from "../world/world.ts";
+import { copyWorld, DISASTER_NAMES, strike, type Copies } from "./disasters.ts";
 import { drain, heal } from "./drain.ts";
 import { rage } from "./nemesis.ts";
 import { isExcused, OPERATIONS } from "./operations.ts";
@@ -41,7 +42,7 @@ export async function runSeed(
   let failure: RunResult["failure"];
   try {
     await workload.run();
-    await scenario.disaster?.(world);
+    await maybeStrike(world, scenario, workload.copies);
     await demandFaults(world, scenario);
   } catch (error) {
     const invariant = error instanceof Violation ? error.invariant : "progress";
@@ -61,6 +62,15 @@ export async function runSeed(
   };
 }
 
+async function maybeStrike(
+  world: World,
+  { disasterShare }: Scenario,
+  copies: Copies | undefined,
+): Promise<void> {
+  if (copies === undefined || !world.random.chance(disasterShare)) return;
+  await strike(world, world.random.pick(DISASTER_NAMES), copies);
+}
+
 /** A fault that was planned and never fired proves nothing. */
 async function demandFaults(world: World, { faultsMin }: Scenario): Promise<void> {
   const { fired, kinds } = world.faults.total;
@@ -73,13 +83,18 @@ async function demandFaults(world: World, { faultsMin }: Scenario): Promise<void
 class Workload {
   readonly #world: World;
   readonly #operations: number;
+  /** The operation before which the copies are taken. */
+  readonly #copiesAt: number;
   #begun = 0;
   ended = 0;
   failed = 0;
+  /** Of the world in the middle of its work. */
+  copies: Copies | undefined;
 
   constructor(world: World, operations: number) {
     this.#world = world;
     this.#operations = operations;
+    this.#copiesAt = 1 + world.random.below(operations);
   }
 
   async run(): Promise<void> {
@@ -109,6 +124,7 @@ class Workload {
         continue;
       }
       this.#begun += 1;
+      if (this.#begun === this.#copiesAt) this.copies = copyWorld(world);
       const [name, operation] = this.#draw();
       world.trace.add(`operation ${name} ${slot.name}`);
       try {

@@ -2,7 +2,6 @@
 import type { SeededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import type { FaultRates } from "../engine/faults.ts";
 import { oneProcessPerHost, oneProcessPerRole, type WorldShape } from "../world/shape.ts";
-import type { World } from "../world/world.ts";
 
 /** A scenario. */
 export interface Scenario {
@@ -13,8 +12,8 @@ export interface Scenario {
   /** Fewer faults than these fired: the run fails, for it proves too little. */
   readonly faultsMin: { readonly fired: number; readonly kinds: number };
   readonly shape: (random: SeededRandom) => WorldShape;
-  /** What happens at the end, to a world at rest. */
-  readonly disaster?: (world: World) => Promise<void>;
+  /** How often a disaster (disasters.ts) ends the run. */
+  readonly disasterShare: number;
 }
 
 const SETTINGS = {
@@ -83,6 +82,7 @@ const BASIC: Scenario = {
   about: "nothing goes wrong: several hosts, volumes, storages and jobs at once, in any order",
   operations: 25,
   faultsMin: { fired: 0, kinds: 0 },
+  disasterShare: 0,
   shape: (random) => drawShape(random, {}, Infinity),
 };
 
@@ -91,6 +91,7 @@ const FULL: Scenario = {
   about: "everything at once goes wrong, and things get lost",
   operations: 200,
   faultsMin: { fired: 20, kinds: 6 },
+  disasterShare: 0.2,
   shape: (random) => drawShape(random, { ...EVERYDAY, ...LOSSES }, 2000),
 };
 
@@ -99,10 +100,20 @@ const FAULTS_ONLY: Scenario = {
   about: "everything goes wrong, but no storage loses anything: so nothing at all may be lost",
   operations: 120,
   faultsMin: { fired: 20, kinds: 6 },
+  disasterShare: 0,
   shape: (random) => drawShape(random, EVERYDAY, 2000),
+};
+
+const DISASTER: Scenario = {
+  name: "disaster",
+  about: "metadata or a storage are put back, lost or cloned, and rebuilt",
+  operations: 40,
+  faultsMin: { fired: 1, kinds: 1 },
+  disasterShare: 1,
+  shape: (random) => drawShape(random, {}, Infinity),
 };
 
 /** All scenarios by name. */
 export const SCENARIOS: ReadonlyMap<string, Scenario> = new Map(
-  [BASIC, FAULTS_ONLY, FULL].map((scenario) => [scenario.name, scenario]),
+  [BASIC, FAULTS_ONLY, FULL, DISASTER].map((scenario) => [scenario.name, scenario]),
 );

@@ -63,7 +63,10 @@ export class Oracle {
   /** Its session goes on under a new token: what it reads from now on counts. */
   resumed(uid: VersionUid, atMs: number): void {
     const expected = this.#versions.get(uid);
-    if (expected !== undefined) expected.fromMs = atMs;
+    if (expected === undefined) return;
+    expected.fromMs = atMs;
+    // Metadata that were put back may have it unfinished once more.
+    expected.toMs = Infinity;
   }
 
   /** It has turned valid. */

@@ -1,10 +1,17 @@
 // A simulated cluster: processes on several hosts, storages, metadata and a network, with checkers that watch all of it.
 import { isErrorCode, AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import { openMemoryKv, type MemoryKv, type MemoryKvChange } from "#lib/drivers/memory/memory-kv.ts";
+import {
+  openMemoryKv,
+  type MemoryKv,
+  type MemoryKvChange,
+  type MemoryKvContents,
+} from "#lib/drivers/memory/memory-kv.ts";
 import { seededRandom, type SeededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import type { Log } from "#lib/ports/log.ts";
 import type { RepositoryKeys } from "#lib/repository/keys.ts";
+import { key } from "#lib/repository/keyspace.ts";
+import { encodeRecord } from "#lib/repository/records.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import { addStorage } from "#lib/repository/transactions/storage.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
@@ -63,6 +70,7 @@ export class World {
   failure: Error | undefined;
   wallOffsetMs = 0;
   #answers: AnswerCheckers;
+  readonly #watcher: StorageCheckers;
   readonly #around: Surroundings;
   readonly #seed: string;
   readonly #latency: Latency;
@@ -78,10 +86,10 @@ export class World {
     this.keys = keysFor(seed);
     this.#latency = shape.latency;
     const sealer = createSealer(this.keys, { compression: this.keys.compression });
-    const watcher = new StorageCheckers(() => this.mirror, sealer, this.branches);
+    this.#watcher = new StorageCheckers(() => this.mirror, sealer, this.branches);
     for (let index = 0; index < shape.storages; index += 1) {
       this.storages.push(
-        new SimStorage(this.scheduler, this.faults, watcher, {
+        new SimStorage(this.scheduler, this.faults, this.#watcher, {
           id: this.random.bytes(8).toString("hex") as StorageId,
           name: `s${index}`,
           lagging: index === shape.laggingStorage,
@@ -154,6 +162,10 @@ export class World {
 
   /** Adds the storages to the metadata, and starts all processes. */
   async begin(): Promise<void> {
+    await this.kv.transact((tx) => {
+      tx.set(key.config, encodeRecord(this.#around.config));
+      return Promise.resolve();
+    });
     for (const { id, name } of this.storages) {
       await addStorage(this.kv, id, { name, site: name, state: "in-use", addedMs: START_MS });
     }
@@ -167,11 +179,15 @@ export class World {
 
   /** Starts a process where none runs. */
   start(slot: ProcessSlot): void {
+    this.#start(slot, this.#around);
+  }
+
+  #start(slot: ProcessSlot, around: Surroundings): void {
     if (slot.running !== undefined) return;
     slot.starts += 1;
     const who = { name: `${slot.name}.${slot.starts}`, host: slot.host, seed: this.#seed };
     const process = new SimProcess(this.scheduler, this.#latency, who, () => this.wallMs());
-    slot.running = startProcess(this.#around, process, slot.roles);
+    slot.running = startProcess(around, process, slot.roles);
   }
 
   /** Processes that stand still, and whose place another one has taken. */
@@ -237,19 +253,45 @@ export class World {
   }
 
   /** Puts metadata back, or makes them empty: everything that watches begins anew. */
-  replaceMetadata(replace: () => void): void {
-    replace();
+  async replaceMetadata(contents: MemoryKvContents | undefined): Promise<void> {
+    this.kv.restore(contents ?? openMemoryKv().snapshot());
     this.mirror = new Mirror();
     this.commits = this.#newCommitCheckers();
     this.#answers = new AnswerCheckers(this.mirror, this.branches);
+    const all = { start: Buffer.of(0), end: Buffer.of(0xff), limit: 10_000_000 };
+    this.mirror.apply(await this.kv.read((reader) => reader.range(all)));
+    this.commits.reset();
   }
 
-  /** Fills the mirror with all that the metadata hold. */
-  async readMirror(): Promise<void> {
-    const all = { start: Buffer.of(0), end: Buffer.of(0xff), limit: 10_000_000 };
-    const entries = await this.kv.read((reader) => reader.range(all));
-    this.mirror.apply(entries);
-    this.commits.reset();
+  /**
+   * Starts a second cluster on a clone of the metadata, with the same storages. Its versions are known to the oracle. What it
+   * removes is removed, whatever the first one's metadata say: so until both have been reconciled only the oracle judges.
+   */
+  startClone(): ProcessSlot[] {
+    const kv = openMemoryKv();
+    kv.restore(this.kv.snapshot());
+    this.#watcher.isOff = true;
+    const mirror = new Mirror();
+    kv.watch((changes) => this.#noteVersions(mirror.apply(changes)));
+    const network = new SimNetwork(this.scheduler, this.faults, () => undefined);
+    const around = { ...this.#around, kv, network };
+    return this.shape.processes.map(({ host, roles }, index) => {
+      const name = `clone-${host}-${index}`;
+      const slot: ProcessSlot = {
+        name,
+        host: `clone-${host}`,
+        roles,
+        starts: 0,
+        running: undefined,
+      };
+      this.#start(slot, around);
+      return slot;
+    });
+  }
+
+  /** The clone is stopped, and the metadata are reconciled. */
+  endClone(): void {
+    this.#watcher.isOff = false;
   }
 
   #committed(changes: readonly MemoryKvChange[]): void {

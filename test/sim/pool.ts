@@ -1,0 +1,106 @@
+// Runs many seeds, on as many processes as there are cores. Each seed is a run of its own: which process runs it, and after
+// which others, makes no difference to it.
+import { fork, type ChildProcess } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { RunResult } from "./workload/run.ts";
+
+/** One seed of one scenario. */
+export interface Task {
+  readonly scenario: string;
+  readonly seed: string;
+}
+
+/** A result as it crosses between processes. */
+export type SeedReport = Omit<RunResult, "faults" | "branches"> & {
+  readonly faults: Readonly<Record<string, number>>;
+  readonly branches: Readonly<Record<string, number>>;
+};
+
+const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
+
+/**
+ * Runs all tasks; `onReport` gets each result as it comes. A process that crashes fails the seed that it ran, and another one
+ * goes on.
+ * @param mutation the name of a planted bug (planted-bugs.ts) that the actors are to have
+ */
+export async function runTasks(
+  tasks: Iterable<Task>,
+  onReport: (report: SeedReport) => void,
+  options: {
+    readonly processes?: number;
+    readonly mutation?: string;
+    readonly stop?: () => boolean;
+  } = {},
+): Promise<void> {
+  const queue = tasks[Symbol.iterator]();
+  const count = options.processes ?? availableParallelism();
+  await Promise.all(Array.from({ length: count }, () => new Lane(queue, onReport, options).run()));
+}
+
+class Lane {
+  readonly #queue: Iterator<Task>;
+  readonly #onReport: (report: SeedReport) => void;
+  readonly #options: { readonly mutation?: string; readonly stop?: () => boolean };
+  #child: ChildProcess | undefined;
+
+  constructor(
+    queue: Iterator<Task>,
+    onReport: (report: SeedReport) => void,
+    options: { readonly mutation?: string; readonly stop?: () => boolean },
+  ) {
+    this.#queue = queue;
+    this.#onReport = onReport;
+    this.#options = options;
+  }
+
+  async run(): Promise<void> {
+    try {
+      for (;;) {
+        if (this.#options.stop?.() === true) return;
+        const next = this.#queue.next();
+        if (next.done === true) return;
+        this.#onReport(await this.#runOne(next.value));
+      }
+    } finally {
+      this.#child?.disconnect();
+    }
+  }
+
+  #runOne(task: Task): Promise<SeedReport> {
+    const child = (this.#child ??= this.#start());
+    return new Promise((resolve) => {
+      const onExit = (code: number | null, signal: string | null): void => {
+        this.#child = undefined;
+        resolve(crashed(task, `the process that ran it ended with ${code ?? signal ?? "nothing"}`));
+      };
+      child.once("exit", onExit);
+      child.once("message", (report) => {
+        child.off("exit", onExit);
+        resolve(report as SeedReport);
+      });
+      child.send(task);
+    });
+  }
+
+  #start(): ChildProcess {
+    const { mutation } = this.#options;
+    const env = { ...process.env, ...(mutation === undefined ? {} : { ASHLAR_SIM_BUG: mutation }) };
+    return fork(WORKER, { env, execArgv: [], stdio: ["ignore", "inherit", "inherit", "ipc"] });
+  }
+}
+
+function crashed({ scenario, seed }: Task, message: string): SeedReport {
+  return {
+    seed,
+    scenario,
+    traceHash: "",
+    events: 0,
+    virtualMs: 0,
+    operations: 0,
+    failed: 0,
+    faults: {},
+    branches: {},
+    failure: { invariant: "defect", message },
+  };
+}
