@@ -2,9 +2,9 @@
  * Runs the tests with Node's own runner and ends with a block that names every test that was skipped
  * and why, because a green run that silently left something out is worth little.
  *
- *   node infra/test.ts [unit|integration] [path or glob ...]
+ *   node infra/test.ts [unit|sim|integration] [path or glob ...]
  *
- * Without a suite both run, unit tests first. Further arguments replace the globs of the suite.
+ * Without a suite all run, unit tests first. Further arguments replace the globs of the suite.
  * The exit code is 1 when anything failed, or when no test ran at all.
  */
 import { availableParallelism } from "node:os";
@@ -14,7 +14,7 @@ import type { EventData } from "node:test";
 import { spec } from "node:test/reporters";
 import path from "node:path";
 
-type Suite = "unit" | "integration";
+type Suite = "unit" | "sim" | "integration";
 
 interface Skip {
   readonly name: string;
@@ -34,17 +34,24 @@ const GLOBS: Record<Suite, readonly string[]> = {
     "test/tidy.test.ts",
     "test/conformance/*.test.ts",
     "test/fakes/*.test.ts",
-    "test/sim/**/*.test.ts",
+    "test/sim/engine/*.test.ts",
   ],
+  sim: ["test/sim/*.test.ts", "test/sim/{explorer,planted}/*.test.ts"],
   integration: ["test/integration/**/*.test.ts"],
 };
 
 /** Integration tests start processes and write large files: too many at once only make them slow. */
 const INTEGRATION_CONCURRENCY_MAX = 4;
-const TIMEOUT_MS: Record<Suite, number> = { unit: 5 * 60_000, integration: 20 * 60_000 };
+const TIMEOUT_MS: Record<Suite, number> = {
+  unit: 5 * 60_000,
+  sim: 10 * 60_000,
+  integration: 20 * 60_000,
+};
 
 function concurrencyOf(suite: Suite): number {
   const cores = Math.max(1, availableParallelism());
+  // A simulation uses all cores by itself.
+  if (suite === "sim") return 1;
   return suite === "unit" ? cores : Math.min(cores, INTEGRATION_CONCURRENCY_MAX);
 }
 
@@ -115,9 +122,11 @@ function summarize(totals: Totals): void {
 
 function parseArguments(args: readonly string[]): { suites: Suite[]; globs: readonly string[] } {
   const [first, ...rest] = args;
-  if (first === "unit" || first === "integration") return { suites: [first], globs: rest };
+  if (first === "unit" || first === "sim" || first === "integration") {
+    return { suites: [first], globs: rest };
+  }
   if (args.length > 0) return { suites: ["unit"], globs: args };
-  return { suites: ["unit", "integration"], globs: [] };
+  return { suites: ["unit", "sim", "integration"], globs: [] };
 }
 
 // mke2fs, losetup and their like live outside the PATH of many ordinary users.

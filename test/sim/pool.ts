@@ -17,6 +17,8 @@ export type SeedReport = Omit<RunResult, "faults" | "branches"> & {
   readonly branches: Readonly<Record<string, number>>;
 };
 
+/** Of what a process says as it crashes, so much is kept. */
+const STDERR_MAX = 4000;
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
 
 /**
@@ -43,6 +45,7 @@ class Lane {
   readonly #onReport: (report: SeedReport) => void;
   readonly #options: { readonly mutation?: string; readonly stop?: () => boolean };
   #child: ChildProcess | undefined;
+  #stderr = "";
 
   constructor(
     queue: Iterator<Task>,
@@ -72,11 +75,12 @@ class Lane {
     return new Promise((resolve) => {
       const onExit = (code: number | null, signal: string | null): void => {
         this.#child = undefined;
-        resolve(crashed(task, `the process that ran it ended with ${code ?? signal ?? "nothing"}`));
+        const why = `the process that ran it ended with ${code ?? signal ?? "nothing"}`;
+        resolve(crashed(task, `${why}: ${this.#stderr}`));
       };
-      child.once("exit", onExit);
+      child.once("close", onExit);
       child.once("message", (report) => {
-        child.off("exit", onExit);
+        child.off("close", onExit);
         resolve(report as SeedReport);
       });
       child.send(task);
@@ -86,7 +90,12 @@ class Lane {
   #start(): ChildProcess {
     const { mutation } = this.#options;
     const env = { ...process.env, ...(mutation === undefined ? {} : { ASHLAR_SIM_BUG: mutation }) };
-    return fork(WORKER, { env, execArgv: [], stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    const child = fork(WORKER, { env, execArgv: [], stdio: ["ignore", "inherit", "pipe", "ipc"] });
+    // What it says as it dies belongs to the seed that it dies of.
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      this.#stderr = `${this.#stderr}${text}`.slice(-STDERR_MAX);
+    });
+    return child;
   }
 }
 

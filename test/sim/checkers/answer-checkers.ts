@@ -42,7 +42,13 @@ export class AnswerCheckers {
   /** A message was accepted. */
   watch(where: string, message: BusMessage): void {
     if (where === queues.dedup) this.#request(decodeMessage<Envelope>(message.body));
+    else if (where === queues.upkeep) this.#branches.hit("commit-waits-for-puts");
+    else if (where.startsWith("reader.")) this.#job(decodeMessage<Envelope>(message.body));
     else if (where.startsWith("inbox.")) this.#reply(decodeMessage<ReplyEnvelope>(message.body));
+  }
+
+  #job({ type }: Envelope): void {
+    if (type === "ensureRoot") this.#branches.hit("finish-returned");
   }
 
   /** A commit has changed these records. */

@@ -115,9 +115,13 @@ async function backup(
 /** All storages and a quorum of one or two; or some of them. */
 function withPolicy({ random, storages }: World, job: BackupJob): BackupJob {
   const count = storages.length;
-  if (random.chance(0.6)) return { ...job, quorum: Math.min(count, 1 + random.below(2)) };
+  const requireComplete = random.chance(0.15);
+  if (random.chance(0.6)) {
+    return { ...job, requireComplete, quorum: Math.min(count, 1 + random.below(2)) };
+  }
   const some = random.shuffle(storages.map(({ name }) => name)).slice(0, 1 + random.below(count));
-  return { ...job, storages: some.toSorted(), quorum: 1 + random.below(Math.min(2, some.length)) };
+  const quorum = 1 + random.below(Math.min(2, some.length));
+  return { ...job, requireComplete, storages: some.toSorted(), quorum };
 }
 
 function versions(world: World, which: (version: VersionRecord) => boolean): VersionRecord[] {
