@@ -29,19 +29,21 @@ export function openSimSource(
     readonly url: string;
     readonly content: Content;
     readonly frozen: boolean;
+    /** It is read once, forwards, and its size shows at its end. */
+    readonly isStream: boolean;
     readonly blockBytes: number;
     readonly onClose: () => void;
   },
 ): BlockSource {
-  const { url, content, frozen, blockBytes } = device;
+  const { url, content, frozen, isStream, blockBytes } = device;
   const sizeBytes = content.length * blockBytes;
   const identity = frozen
     ? createHash("sha256").update(JSON.stringify(content)).digest("hex")
     : undefined;
   return {
     url,
-    sizeBytes,
-    seekable: true,
+    sizeBytes: isStream ? undefined : sizeBytes,
+    seekable: !isStream,
     frozen,
     identity,
     warnings: [],
@@ -64,14 +66,15 @@ export function openSimSource(
           details: { offset },
         });
       }
-      for (let done = 0; done < into.length;) {
+      const length = Math.min(into.length, Math.max(0, sizeBytes - offset));
+      for (let done = 0; done < length;) {
         const at = offset + done;
         const block = blockBytesOf(content[Math.floor(at / blockBytes)], blockBytes);
-        const part = block.subarray(at % blockBytes, (at % blockBytes) + into.length - done);
+        const part = block.subarray(at % blockBytes, (at % blockBytes) + length - done);
         into.set(part, done);
         done += part.length;
       }
-      return into.length;
+      return length;
     },
     changed: () => Promise.resolve(undefined),
     close: () => {

@@ -15,6 +15,7 @@ import { runRestore } from "#services/coordinator/restore-job.ts";
 import { readStatus } from "#services/coordinator/status.ts";
 import { scrub } from "#services/writer/scrub.ts";
 import { demand } from "../checkers/violation.ts";
+import { imageOf } from "../engine/sim-device.ts";
 import { drawHints } from "./hints.ts";
 import { snapshotUrl, urlOf, type Volume } from "../world/volumes.ts";
 import { BLOCK_BYTES, type ProcessSlot, type World } from "../world/world.ts";
@@ -29,6 +30,7 @@ export const OPERATIONS: Readonly<
   backup: { weight: 11, run: backupVolume },
   "backup-snapshot": { weight: 6, run: backupSnapshot },
   "backup-with-hints": { weight: 7, run: backupWithHints },
+  "backup-stream": { weight: 3, run: backupStream },
   change: { weight: 14, run: changeVolume },
   restore: { weight: 6, run: restoreVersion },
   "read-range": { weight: 17, run: readRange },
@@ -68,6 +70,15 @@ function backupSnapshot(world: World, slot: ProcessSlot): Promise<void> {
   const snapshot = isNew ? world.volumes.snapshot(volume) : `snap${volume.snapshots}`;
   const source = snapshotUrl(volume, snapshot);
   return backup(world, slot, volume, { source, volume: volume.name, snapshot });
+}
+
+/** A stream is read once: whatever others remove or collect meanwhile, it must not have to be read again. */
+function backupStream(world: World, slot: ProcessSlot): Promise<void> {
+  const volume = world.random.pick(world.volumes.list);
+  return backup(world, slot, volume, {
+    source: world.volumes.stream(volume),
+    volume: volume.name,
+  });
 }
 
 async function backupWithHints(world: World, slot: ProcessSlot): Promise<void> {
@@ -143,7 +154,8 @@ function restoreVersion(world: World, slot: ProcessSlot): Promise<void> {
   if (version === undefined) return Promise.resolve();
   const keepGoing = world.random.chance(0.3);
   const sparse = world.random.chance(0.5);
-  return restoreAndCompare(world, slot, version, { keepGoing, sparse });
+  const differential = world.random.chance(0.3);
+  return restoreAndCompare(world, slot, version, { keepGoing, sparse, differential });
 }
 
 function readRange(world: World, slot: ProcessSlot): Promise<void> {
@@ -165,6 +177,10 @@ export async function restoreAndCompare(
 ): Promise<void> {
   const { uid } = version;
   const target = `image-${world.scheduler.eventCount}`;
+  const volume = world.volumes.list.find(({ name }) => name === version.volume);
+  // Much of it is there already, and some of it is not.
+  if (how.differential === true && volume !== undefined)
+    world.oldImages.set(target, imageOf(volume.content, BLOCK_BYTES));
   try {
     const result = await world.job(slot, (context) => runRestore(context, { uid, target, ...how }));
     const image = world.targets.get(target);
@@ -179,6 +195,7 @@ export async function restoreAndCompare(
     demand(problem === undefined, "I6", () => `the restore of ${uid} is wrong: ${problem ?? ""}`);
   } finally {
     world.targets.delete(target);
+    world.oldImages.delete(target);
   }
 }
 

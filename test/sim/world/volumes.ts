@@ -24,6 +24,7 @@ export class Volumes {
   readonly #random: SeededRandom;
   readonly #snapshots = new Map<string, Content>();
   #letters = 0;
+  #streams = 0;
 
   constructor(random: SeededRandom, count: number) {
     this.#random = random;
@@ -47,6 +48,14 @@ export class Volumes {
     const name = `snap${volume.snapshots}`;
     this.#snapshots.set(snapshotUrl(volume, name), volume.content);
     return name;
+  }
+
+  /** Makes a stream of what a volume holds, and gives its URL. */
+  stream(volume: Volume): string {
+    this.#streams += 1;
+    const url = `${STREAM}${this.#streams}`;
+    this.#snapshots.set(url, volume.content);
+    return url;
   }
 
   /** Changes some blocks. */
@@ -92,6 +101,13 @@ export class Volumes {
     }
     return content;
   }
+}
+
+const STREAM = "stream:";
+
+/** Whether a source is a stream. */
+export function isStream(url: string): boolean {
+  return url.startsWith(STREAM);
 }
 
 /** URL of a volume as it is. */

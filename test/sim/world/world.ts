@@ -31,10 +31,13 @@ import { TraceHash } from "../engine/trace-hash.ts";
 import { Oracle } from "./oracle.ts";
 import { startProcess, type Role, type RunningProcess, type Surroundings } from "./roles.ts";
 import type { WorldShape } from "./shape.ts";
-import { Volumes } from "./volumes.ts";
+import { isStream, Volumes } from "./volumes.ts";
 
 /** Bytes of a block here: as few as make a sealed object. */
 export const BLOCK_BYTES = 64;
+
+/** What a target holds elsewhere: what a restore does not write must not show through. */
+const OLD_BYTE = 0xee;
 
 /** A place where a process runs, and the one that runs there now. */
 export interface ProcessSlot {
@@ -62,6 +65,8 @@ export class World {
   readonly keys: RepositoryKeys;
   readonly hints = new Map<string, string>();
   readonly targets = new Map<string, SimTarget>();
+  /** What targets hold before they are restored onto, where it matters. */
+  readonly oldImages = new Map<string, Buffer>();
   mirror = new Mirror();
   commits: CommitCheckers;
   /** Sources and targets that are open, by process. */
@@ -139,9 +144,10 @@ export class World {
       log: (process) => this.#log(process),
       openSource: (process, url, frozen) => this.#openSource(process, url, frozen),
       openTarget: (process, { url, sizeBytes }) => {
-        // What a restore does not write must not show through.
         const close = this.#opened(process, url);
-        const target = new SimTarget(process, url, Buffer.alloc(sizeBytes, 0xee), close);
+        const data = Buffer.alloc(sizeBytes, OLD_BYTE);
+        this.oldImages.get(url)?.copy(data);
+        const target = new SimTarget(process, url, data, close);
         this.targets.set(url, target);
         return target;
       },
@@ -337,6 +343,7 @@ export class World {
       url,
       content,
       frozen,
+      isStream: isStream(url),
       blockBytes: BLOCK_BYTES,
       onClose,
     });
