@@ -204,45 +204,35 @@ class ReaderActor {
     return this.#forget(`${request.session}/${request.token}`);
   }
 
-  async restore(request: Requests["restore"]["request"]): Promise<Requests["restore"]["reply"]> {
+  /** Once for each session: a repeated request, also one that comes when all is done, gets the result of the first. */
+  restore(request: Requests["restore"]["request"]): Promise<Requests["restore"]["reply"]> {
     const at = `${request.session}/${request.token}`;
     const known = this.#running.get(at);
     if (known !== undefined) return known.result as Promise<Requests["restore"]["reply"]>;
     const job = this.#job(request);
-    const result = this.#restore(request, job);
+    const alive = job.keepAlive(() => null);
+    const result = this.#restore(request, job).finally(() => job.flush());
     const stop = async (): Promise<void> => {
       job.fail(new AshlarError(ErrorCode.Cancelled, "nobody waits for the restore any more"));
       await result.catch(() => undefined);
+      job.end();
+      await alive;
     };
     this.#running.set(at, { backup: undefined, result, stop });
-    try {
-      return await result;
-    } finally {
-      this.#running.delete(at);
-    }
+    void job.orphaned.then(() => this.#forget(at));
+    return result;
   }
 
   async #restore(
     request: Requests["restore"]["request"],
     job: ReaderJob,
   ): Promise<Requests["restore"]["reply"]> {
-    const alive = job.keepAlive(() => null);
-    await job.requireLive().catch(async (error: unknown) => {
-      job.end();
-      await alive;
-      throw error;
+    await job.requireLive();
+    const target = await this.#options.openTarget({
+      url: request.target,
+      sizeBytes: request.length,
+      force: request.force,
     });
-    const target = await this.#options
-      .openTarget({
-        url: request.target,
-        sizeBytes: request.length,
-        force: request.force,
-      })
-      .catch(async (error: unknown) => {
-        job.end();
-        await alive;
-        throw error;
-      });
     try {
       return await restore(
         {
@@ -257,8 +247,6 @@ class ReaderActor {
     } catch (error) {
       throw target.touched ? incomplete(error, request.target) : error;
     } finally {
-      job.end();
-      await alive;
       await target.close();
     }
   }

@@ -74,7 +74,7 @@ export class ReaderJob {
   end(): void {
     if (this.#ended.signal.aborted) return;
     this.#ended.abort();
-    this.#send();
+    this.flush();
     this.#unsubscribe();
   }
 
@@ -84,10 +84,11 @@ export class ReaderJob {
     const now = this.#ports.clock.monotonic();
     if (now - this.#reportedMs < PROGRESS_EVERY_MS) return;
     this.#reportedMs = now;
-    this.#send();
+    this.flush();
   };
 
-  #send(): void {
+  /** Sends the last report again, whenever the one before was. */
+  flush(): void {
     if (this.#latest === undefined) return;
     const body = encodeProgress(this.#latest);
     this.#ports.bus.send(progressSubject(this.#request.job), { body });

@@ -8,7 +8,7 @@ import { checkConverged } from "../checkers/final-checkers.ts";
 import { Violation } from "../checkers/violation.ts";
 import type { Fault } from "../engine/faults.ts";
 import { BLOCK_BYTES, describe, type ProcessSlot, type World } from "../world/world.ts";
-import { drain, healthy } from "./drain.ts";
+import { drain, healthy, useStorages } from "./drain.ts";
 import { isExcused, OPERATIONS } from "./operations.ts";
 
 /** Copies of the world's state, taken while it works. */
@@ -76,6 +76,8 @@ export async function strike(world: World, name: Fault, copies: Copies): Promise
   await rebuildFromAll(world, how === "fresh");
   await stopAll(world);
   startAll(world);
+  // Metadata that were put back may have one out of use.
+  await useStorages(world);
   await drain(world);
   await checkConverged(world);
 }

@@ -22,11 +22,8 @@ export async function heal(world: World): Promise<void> {
   for (const storage of world.storages) {
     storage.away = false;
     storage.capacityBytes = Infinity;
-    const record = world.mirror.storages.get(storage.id);
-    if (record !== undefined && record.state !== "in-use") {
-      await addStorage(world.kv, storage.id, { ...record, state: "in-use" });
-    }
   }
+  await useStorages(world);
   for (const { running } of world.slots) {
     if (running === undefined) continue;
     running.process.pausedUntilMs = 0;
@@ -40,6 +37,15 @@ export async function heal(world: World): Promise<void> {
     // Whoever was started while a storage was away opens it now, as the next command would.
     world.kill(slot);
     world.start(slot);
+  }
+}
+
+/** Puts every storage in use that is not. */
+export async function useStorages({ kv, mirror, storages }: World): Promise<void> {
+  for (const { id } of storages) {
+    const record = mirror.storages.get(id);
+    if (record === undefined || record.state === "in-use") continue;
+    await addStorage(kv, id, { ...record, state: "in-use" });
   }
 }
 
