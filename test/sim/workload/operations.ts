@@ -31,9 +31,9 @@ export const OPERATIONS: Readonly<
   "backup-snapshot": { weight: 6, run: backupSnapshot },
   "backup-with-hints": { weight: 7, run: backupWithHints },
   "backup-stream": { weight: 3, run: backupStream },
-  change: { weight: 14, run: changeVolume },
+  change: { weight: 30, run: changeVolume },
   restore: { weight: 6, run: restoreVersion },
-  "read-range": { weight: 17, run: readRange },
+  "read-range": { weight: 24, run: readRange },
   remove: { weight: 7, run: removeVersion },
   enforce: { weight: 1, run: enforce },
   gc: { weight: 3, run: (world, slot) => gc(world, slot, {}) },
@@ -44,7 +44,7 @@ export const OPERATIONS: Readonly<
   replicate: { weight: 1, run: replicate },
   label: { weight: 8, run: label },
   protect: { weight: 3, run: protect },
-  status: { weight: 3, run: status },
+  status: { weight: 6, run: status },
 };
 
 /** A quiet volume is one that nobody reads: only such a one changes. */

@@ -14,7 +14,7 @@ export interface Volume {
 /** Blocks that many volumes have: an operating system. */
 const SHARED_LETTERS = 6;
 /** Blocks of a small volume, at most; and of a wide one, whose tree has two levels. */
-const SMALL_BLOCKS_MAX = 10;
+const SMALL_BLOCKS_MAX = 8;
 const WIDE_BLOCKS = 300;
 const WIDE_ALLOCATED = 5;
 
@@ -29,7 +29,7 @@ export class Volumes {
   constructor(random: SeededRandom, count: number) {
     this.#random = random;
     for (let index = 0; index < count; index += 1) {
-      const isWide = index === count - 1 && count > 2;
+      const isWide = index === count - 1 && count > 2 && random.chance(0.5);
       const content = isWide ? this.#wideContent() : this.#smallContent();
       this.list.push({ name: `v${index}`, content, readers: 0, snapshots: 0 });
     }
