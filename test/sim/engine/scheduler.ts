@@ -89,6 +89,20 @@ export class Scheduler {
     return promise;
   }
 
+  /** Runs events whenever there are any, until the returned function is called: for tests that drive a single port. */
+  drive(): () => void {
+    let isOver = false;
+    const step = (): void => {
+      if (isOver) return;
+      this.#next();
+      setImmediate(step);
+    };
+    step();
+    return () => {
+      isOver = true;
+    };
+  }
+
   /** Runs the next event; false when there is none. */
   #next(): boolean {
     for (;;) {
