@@ -17,6 +17,11 @@ export type SeedReport = Omit<RunResult, "faults" | "branches"> & {
   readonly branches: Readonly<Record<string, number>>;
 };
 
+/**
+ * So many seeds one process runs. What dead processes of a simulation have left hanging is never freed: Node keeps every
+ * signal made by AbortSignal.any that somebody listens to.
+ */
+const SEEDS_PER_PROCESS = 40;
 /** Of what a process says as it crashes, so much is kept. */
 const STDERR_MAX = 4000;
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
@@ -46,6 +51,7 @@ class Lane {
   readonly #options: { readonly mutation?: string; readonly stop?: () => boolean };
   #child: ChildProcess | undefined;
   #stderr = "";
+  #seeds = 0;
 
   constructor(
     queue: Iterator<Task>,
@@ -64,10 +70,17 @@ class Lane {
         const next = this.#queue.next();
         if (next.done === true) return;
         this.#onReport(await this.#runOne(next.value));
+        this.#seeds += 1;
+        if (this.#seeds % SEEDS_PER_PROCESS === 0) this.#leave();
       }
     } finally {
-      this.#child?.disconnect();
+      this.#leave();
     }
+  }
+
+  #leave(): void {
+    this.#child?.disconnect();
+    this.#child = undefined;
   }
 
   #runOne(task: Task): Promise<SeedReport> {
