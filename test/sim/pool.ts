@@ -18,10 +18,10 @@ export type SeedReport = Omit<RunResult, "faults" | "branches"> & {
 };
 
 /**
- * So many seeds one process runs. What dead processes of a simulation have left hanging is never freed: Node keeps every
+ * So many events one process runs, about. What dead processes of a simulation have left hanging is never freed: Node keeps every
  * signal made by AbortSignal.any that somebody listens to.
  */
-const SEEDS_PER_PROCESS = 40;
+const EVENTS_PER_PROCESS = 1_500_000;
 /** Of what a process says as it crashes, so much is kept. */
 const STDERR_MAX = 4000;
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
@@ -51,7 +51,7 @@ class Lane {
   readonly #options: { readonly mutation?: string; readonly stop?: () => boolean };
   #child: ChildProcess | undefined;
   #stderr = "";
-  #seeds = 0;
+  #events = 0;
 
   constructor(
     queue: Iterator<Task>,
@@ -69,9 +69,10 @@ class Lane {
         if (this.#options.stop?.() === true) return;
         const next = this.#queue.next();
         if (next.done === true) return;
-        this.#onReport(await this.#runOne(next.value));
-        this.#seeds += 1;
-        if (this.#seeds % SEEDS_PER_PROCESS === 0) this.#leave();
+        const report = await this.#runOne(next.value);
+        this.#onReport(report);
+        this.#events += report.events;
+        if (this.#events >= EVENTS_PER_PROCESS) this.#leave();
       }
     } finally {
       this.#leave();
@@ -81,6 +82,7 @@ class Lane {
   #leave(): void {
     this.#child?.disconnect();
     this.#child = undefined;
+    this.#events = 0;
   }
 
   #runOne(task: Task): Promise<SeedReport> {

@@ -24,6 +24,7 @@ export async function heal(world: World): Promise<void> {
     storage.capacityBytes = Infinity;
   }
   await useStorages(world);
+  if (!world.shape.hasFaults) return;
   for (const { running } of world.slots) {
     if (running === undefined) continue;
     running.process.pausedUntilMs = 0;

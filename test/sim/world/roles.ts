@@ -5,13 +5,13 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { MemoryKv } from "#lib/drivers/memory/memory-kv.ts";
 import type { BlockSource, BlockTarget } from "#lib/ports/block-device.ts";
 import type { Log } from "#lib/ports/log.ts";
-import { createTasks } from "#lib/repository/block-tasks.ts";
-import { createHasher } from "#lib/repository/hashing.ts";
+import type { ComputeTasks } from "#lib/ports/compute-tasks.ts";
+import type { Hasher } from "#lib/repository/hashing.ts";
 import type { RepositoryKeys } from "#lib/repository/keys.ts";
 import type { RepositoryRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import type { SessionEntry } from "#lib/repository/transactions/session.ts";
-import { createSealer } from "#lib/repository/sealing.ts";
+import type { Sealer } from "#lib/repository/sealing.ts";
 import { StorageSet } from "#lib/repository/storages.ts";
 import { isOwnerAlive } from "#services/coordinator/owner-alive.ts";
 import type { CoordinatorContext, CoordinatorSettings } from "#services/coordinator/context.ts";
@@ -36,6 +36,10 @@ export interface Surroundings {
   readonly faults: FaultPlan;
   readonly storages: readonly SimStorage[];
   readonly keys: RepositoryKeys;
+  /** Made once of the keys: deriving theirs takes longer than a process has to do. They keep nothing between two calls. */
+  readonly hasher: Hasher;
+  readonly sealer: Sealer;
+  readonly tasks: ComputeTasks;
   readonly config: RepositoryRecord;
   readonly settings: CoordinatorSettings;
   /** Bytes of one slot, and how many. */
@@ -72,7 +76,7 @@ export function startProcess(
       ports: repo,
       bus,
       compute: repo.compute,
-      hasher: createHasher(around.keys),
+      hasher: around.hasher,
       host: process.host,
       ...around.slots,
       openSource: async (url, { frozen }) => {
@@ -97,7 +101,6 @@ export function startProcess(
 
 function openRepository(around: Surroundings, process: SimProcess): Repository {
   const { keys, config, faults, kv, storages } = around;
-  const seal = { keys, compression: keys.compression } as const;
   return {
     kv: openSimKv(kv, process, faults),
     clock: process.clock,
@@ -105,8 +108,8 @@ function openRepository(around: Surroundings, process: SimProcess): Repository {
     telemetry: noTelemetry(),
     log: around.log(process),
     keys,
-    sealer: createSealer(keys, seal),
-    compute: createSimCompute(createTasks({ hash: keys, seal }), process),
+    sealer: around.sealer,
+    compute: createSimCompute(around.tasks, process),
     storages: new StorageSet(
       storages.map((storage) => ({
         id: storage.id,

@@ -12,7 +12,9 @@ import type { Log } from "#lib/ports/log.ts";
 import type { RepositoryKeys } from "#lib/repository/keys.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { encodeRecord } from "#lib/repository/records.ts";
-import { createSealer } from "#lib/repository/sealing.ts";
+import { createTasks } from "#lib/repository/block-tasks.ts";
+import { createHasher } from "#lib/repository/hashing.ts";
+import { createSealer, type Sealer } from "#lib/repository/sealing.ts";
 import { addStorage } from "#lib/repository/transactions/storage.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
 import { AnswerCheckers } from "../checkers/answer-checkers.ts";
@@ -28,6 +30,7 @@ import { processGone, SimNetwork } from "../engine/sim-network.ts";
 import { SimProcess, START_MS, type Latency } from "../engine/sim-process.ts";
 import { SimStorage } from "../engine/sim-storage.ts";
 import { TraceHash } from "../engine/trace-hash.ts";
+import { keysFor } from "./keys.ts";
 import { Oracle } from "./oracle.ts";
 import { startProcess, type Role, type RunningProcess, type Surroundings } from "./roles.ts";
 import type { WorldShape } from "./shape.ts";
@@ -76,6 +79,7 @@ export class World {
   wallOffsetMs = 0;
   #answers: AnswerCheckers;
   readonly #watcher: StorageCheckers;
+  readonly #sealer: Sealer;
   readonly #around: Surroundings;
   readonly #seed: string;
   readonly #latency: Latency;
@@ -90,8 +94,8 @@ export class World {
     this.volumes = new Volumes(seededRandom(`${seed}/volumes`), shape.volumes);
     this.keys = keysFor(seed);
     this.#latency = shape.latency;
-    const sealer = createSealer(this.keys, { compression: this.keys.compression });
-    this.#watcher = new StorageCheckers(() => this.mirror, sealer, this.branches);
+    this.#sealer = createSealer(this.keys, { compression: this.keys.compression });
+    this.#watcher = new StorageCheckers(() => this.mirror, this.#sealer, this.branches);
     for (let index = 0; index < shape.storages; index += 1) {
       this.storages.push(
         new SimStorage(this.scheduler, this.faults, this.#watcher, {
@@ -128,6 +132,9 @@ export class World {
       faults: this.faults,
       storages: this.storages,
       keys,
+      hasher: createHasher(keys),
+      sealer: this.#sealer,
+      tasks: createTasks({ hash: keys, seal: { keys, compression: keys.compression } }),
       config: {
         schema: 1,
         repository: keys.repository,
@@ -380,18 +387,4 @@ export function describe(error: unknown): string {
     return error instanceof Error ? (error.stack ?? error.message) : String(error);
   }
   return `${error.code} ${error.message}`;
-}
-
-function keysFor(seed: string): RepositoryKeys {
-  const random = seededRandom(`${seed}/keys`);
-  const activeKeyId = random.bytes(8).toString("hex");
-  return {
-    repository: random.bytes(8).toString("hex"),
-    dedupKey: random.bytes(32),
-    hash: "blake3",
-    activeKeyId,
-    repositoryKeys: new Map([[activeKeyId, random.bytes(32)]]),
-    // Blocks of 64 bytes do not shrink, and trying costs most of the time.
-    compression: "none",
-  };
 }
