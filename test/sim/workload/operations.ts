@@ -1,6 +1,6 @@
 // What operators do: the jobs of the command line, each as one operation of the workload, checked against the oracle where it
 // gives something back.
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { parseRetentionRules } from "#lib/core/retention.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
@@ -193,6 +193,14 @@ export async function restoreAndCompare(
     const data = image?.data ?? Buffer.alloc(0);
     const problem = world.oracle.compare(uid, data, BLOCK_BYTES, first, skip);
     demand(problem === undefined, "I6", () => `the restore of ${uid} is wrong: ${problem ?? ""}`);
+  } catch (error) {
+    // I6: an error says what is damaged, and where.
+    demand(
+      !isErrorCode(error, ErrorCode.Damaged) || error.details["id"] !== undefined,
+      "I6",
+      () => `the restore of ${uid} does not say what is damaged: ${String(error)}`,
+    );
+    throw error;
   } finally {
     world.targets.delete(target);
     world.oldImages.delete(target);
@@ -289,7 +297,6 @@ const FAILURES: ReadonlySet<ErrorCode> = new Set([
   ErrorCode.TryAgain,
   ErrorCode.Io,
   ErrorCode.Fenced,
-  ErrorCode.Damaged,
 ]);
 
 /** Whether an operation may fail so. */
@@ -298,5 +305,6 @@ export function isExcused(world: World, error: unknown): boolean {
   if (RACES.has(error.code)) return true;
   // A base that has become invalid meanwhile, or whose policy does not fit.
   if (error.code === ErrorCode.Usage) return error.message.includes("cannot be the base");
+  if (error.code === ErrorCode.Damaged) return world.shape.hasLosses;
   return world.shape.hasFaults && FAILURES.has(error.code);
 }

@@ -73,6 +73,7 @@ function drawShape(random: SeededRandom, faults: FaultRates, patienceMs: number)
     settings: { ...SETTINGS, patienceMs },
     faults,
     hasFaults: Object.keys(faults).length > 0,
+    hasLosses: Object.keys(LOSSES).some((fault) => fault in faults),
     isPatient: patienceMs === Infinity,
     eventsMax: 3_000_000,
   };

@@ -18,6 +18,8 @@ export interface WorldShape {
   readonly faults: FaultRates;
   /** Any fault may happen: operations may fail. */
   readonly hasFaults: boolean;
+  /** Storages may lose and damage what they hold: what is damaged may be found so. */
+  readonly hasLosses: boolean;
   /** Patience is longer than anything takes: nothing is sent twice. */
   readonly isPatient: boolean;
   /** A simulation with more events than these has lost its progress. */
