@@ -84,21 +84,27 @@ export function openSimSource(
   };
 }
 
-/** An image that is restored onto; what is not written shows. */
+/** An image that is restored onto: it stays when a restore is stopped, and another one may open it again. */
+export interface SimImage {
+  readonly data: Buffer;
+  /** A restore has come to its end on it. */
+  isFinished: boolean;
+}
+
+/** An opening of an image; what is not written shows. */
 export class SimTarget implements BlockTarget {
   readonly url: string;
   readonly seekable = true;
   readonly blank = false;
-  readonly data: Buffer;
   touched = false;
-  isFinished = false;
+  readonly #image: SimImage;
   readonly #process: SimProcess;
   readonly #onClose: () => void;
 
-  constructor(process: SimProcess, url: string, data: Buffer, onClose: () => void) {
+  constructor(process: SimProcess, url: string, image: SimImage, onClose: () => void) {
     this.#process = process;
     this.url = url;
-    this.data = data;
+    this.#image = image;
     this.#onClose = onClose;
   }
 
@@ -110,23 +116,23 @@ export class SimTarget implements BlockTarget {
   async write(bytes: Uint8Array, offset: number): Promise<void> {
     await this.#process.turn("write target");
     this.touched = true;
-    this.data.set(bytes, offset);
+    this.#image.data.set(bytes, offset);
   }
 
   async zero({ offset, length }: { readonly offset: number; readonly length: number }) {
     await this.#process.turn("zero target");
     this.touched = true;
-    this.data.fill(0, offset, offset + length);
+    this.#image.data.fill(0, offset, offset + length);
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
     await this.#process.turn("read target");
-    into.set(this.data.subarray(offset, offset + into.length));
+    into.set(this.#image.data.subarray(offset, offset + into.length));
   }
 
   async finish(): Promise<void> {
     await this.#process.turn("finish target");
-    this.isFinished = true;
+    this.#image.isFinished = true;
   }
 
   close(): Promise<void> {

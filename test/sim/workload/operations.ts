@@ -179,11 +179,14 @@ export async function restoreAndCompare(
   const target = `image-${world.scheduler.eventCount}`;
   const volume = world.volumes.list.find(({ name }) => name === version.volume);
   // Much of it is there already, and some of it is not.
-  if (how.differential === true && volume !== undefined)
-    world.oldImages.set(target, imageOf(volume.content, BLOCK_BYTES));
+  if (how.differential === true && volume !== undefined) {
+    const data = Buffer.alloc(version.sizeBytes);
+    imageOf(volume.content, BLOCK_BYTES).copy(data);
+    world.images.set(target, { data, isFinished: false });
+  }
   try {
     const result = await world.job(slot, (context) => runRestore(context, { uid, target, ...how }));
-    const image = world.targets.get(target);
+    const image = world.images.get(target);
     demand(image?.isFinished === true, "I6", () => `the restore of ${uid} left no image`);
     const skip = new Set<number>();
     for (const { offset = 0, length } of result.damaged) {
@@ -202,8 +205,7 @@ export async function restoreAndCompare(
     );
     throw error;
   } finally {
-    world.targets.delete(target);
-    world.oldImages.delete(target);
+    world.images.delete(target);
   }
 }
 

@@ -25,7 +25,7 @@ import { StorageCheckers } from "../checkers/storage-checkers.ts";
 import { Violation } from "../checkers/violation.ts";
 import { FaultPlan } from "../engine/faults.ts";
 import { Scheduler } from "../engine/scheduler.ts";
-import { openSimSource, SimTarget } from "../engine/sim-device.ts";
+import { openSimSource, SimTarget, type SimImage } from "../engine/sim-device.ts";
 import { processGone, SimNetwork } from "../engine/sim-network.ts";
 import { SimProcess, START_MS, type Latency } from "../engine/sim-process.ts";
 import { SimStorage } from "../engine/sim-storage.ts";
@@ -67,9 +67,8 @@ export class World {
   readonly oracle = new Oracle();
   readonly keys: RepositoryKeys;
   readonly hints = new Map<string, string>();
-  readonly targets = new Map<string, SimTarget>();
-  /** What targets hold before they are restored onto, where it matters. */
-  readonly oldImages = new Map<string, Buffer>();
+  /** What is restored onto, by URL. */
+  readonly images = new Map<string, SimImage>();
   mirror = new Mirror();
   commits: CommitCheckers;
   /** Sources and targets that are open, by process. */
@@ -151,12 +150,13 @@ export class World {
       log: (process) => this.#log(process),
       openSource: (process, url, frozen) => this.#openSource(process, url, frozen),
       openTarget: (process, { url, sizeBytes }) => {
-        const close = this.#opened(process, url);
-        const data = Buffer.alloc(sizeBytes, OLD_BYTE);
-        this.oldImages.get(url)?.copy(data);
-        const target = new SimTarget(process, url, data, close);
-        this.targets.set(url, target);
-        return target;
+        this.trace.add(`${process.name} opens ${url}`);
+        const image = this.images.get(url) ?? {
+          data: Buffer.alloc(sizeBytes, OLD_BYTE),
+          isFinished: false,
+        };
+        this.images.set(url, image);
+        return new SimTarget(process, url, image, this.#opened(process, url));
       },
       readHints: (path) => this.hints.get(path) ?? "",
       isRunning: (lock) =>
