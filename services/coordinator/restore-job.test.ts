@@ -1,7 +1,8 @@
 // Restores where something is wrong: storages that are away, blocks and tree nodes that are lost, targets with old content.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { Requester } from "#lib/actor/requester.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
 import { seededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import type { MemoryBlobFaults } from "#lib/drivers/memory/memory-blob-store.ts";
@@ -139,6 +140,35 @@ async function treeOf({ process, uid }: Backed): Promise<{ root: string; leaves:
   const plain = await kv.read((reader) => reader.get(key.node(root)));
   return { root, leaves: decodeNode(plain!).children.filter((id) => id !== undefined) };
 }
+
+describe("a restore whose request comes again", () => {
+  it("runs once, and not at all when it is over", async () => {
+    const backed = await backedUp(3);
+    const { process, data, uid } = backed;
+    const { context } = process;
+    let again: (() => Promise<unknown>) | undefined;
+    const request: Requester["request"] = async (queue, type, body, options) => {
+      const send = () => context.requester.request(queue, type, body, options);
+      if (type !== "restore") return send();
+      again = send;
+      const [first] = await Promise.all([send(), send()]);
+      return first;
+    };
+    const requester = Object.assign(Object.create(context.requester) as Requester, { request });
+    const target = process.device("target", Buffer.alloc(data.length, 0x55));
+    await runRestore({ ...context, requester }, { uid, target: "target", force: true });
+    same(target.data, data);
+    const writtenBytes = target.written.reduce((sum, { length }) => sum + length, 0);
+    assert.equal(writtenBytes, data.length, "what came twice was written once");
+    // Its machine runs on it by now.
+    target.data.fill(0x77);
+    await assert.rejects(again?.() ?? Promise.resolve(), (error) =>
+      isErrorCode(error, ErrorCode.Fenced),
+    );
+    assert.ok(target.data.every((byte) => byte === 0x77));
+    await process.close();
+  });
+});
 
 describe("a tree with a gap", () => {
   it("is named with the version, or restored around", async () => {
