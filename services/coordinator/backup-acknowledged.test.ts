@@ -50,8 +50,8 @@ describe("a version that is changed before its backup is acknowledged", () => {
       }
     });
     const { uid } = await runBackup(context, { source: "disk", volume: "v" });
-    const [version] = await listPlacedVersions(process.repo.kv);
-    assert.equal(version?.uid, uid);
+    const [listed] = await listPlacedVersions(process.repo.kv);
+    assert.equal(listed?.version.uid, uid);
     await process.close();
   });
 

@@ -134,6 +134,8 @@ function harmOne(
   const objects = dataObjects(storage);
   if (objects.size === 0) return false;
   const [name, bytes] = world.random.pick([...objects]);
+  // What was truncated to nothing cannot be harmed any more.
+  if (bytes.length === 0) return false;
   const harmed = how(bytes, storage, world);
   if (harmed !== undefined && harmed.equals(bytes)) return false;
   storage.harm(name, harmed);

@@ -103,7 +103,7 @@ class Workload {
     const operators = Array.from({ length: world.shape.operators }, () => this.#operate());
     const all = Promise.all(operators);
     let isOver = false;
-    const raging = rage(world, () => isOver);
+    const raging = rage(world, () => isOver).catch((error: unknown) => world.fail(error));
     await world.until(all.finally(() => (isOver = true)));
     await world.until(raging);
 
