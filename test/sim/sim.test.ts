@@ -10,9 +10,12 @@ import { FAULTS } from "./engine/faults.ts";
 /** Seeds of each scenario; those that failed once come first. */
 const SET: readonly Task[] = [
   ...REGRESSIONS,
-  ...seedsOf("basic", 30),
-  ...seedsOf("faults", 10),
-  ...seedsOf("disaster", 12),
+  ...seedsOf("basic", 20),
+  ...seedsOf("collection", 4),
+  ...seedsOf("deaths", 6),
+  ...seedsOf("damage", 6),
+  ...seedsOf("disaster", 10),
+  ...seedsOf("faults", 8),
   ...seedsOf("full", 8),
 ];
 

@@ -1,6 +1,7 @@
 // I8, watched on the wire: what a live session was told is known, or has sent, stays until it has committed it or ended. A
-// removal of such a block shows when the session uses the old answer: when it commits a node over it.
-import { unpackBlockIds, type BlockId } from "#lib/core/ids.ts";
+// removal of such a block shows at once where the session's horizon has not passed the answer (it may use it yet), and, whatever
+// the horizon says, when the session uses the old answer: when it commits a node over it.
+import { unpackBlockIds, type BlockId, type SessionId } from "#lib/core/ids.ts";
 import type { BusMessage } from "#lib/ports/bus.ts";
 import type { BlockRecord } from "#lib/repository/block-record.ts";
 import { decodeNode } from "#proto/node.ts";
@@ -17,6 +18,8 @@ import { demand } from "./violation.ts";
 
 /** What a session was last told about a block. */
 interface Told {
+  /** The epoch of the answer. */
+  readonly epoch: number;
   /** Its record was removed after that. */
   removed: boolean;
 }
@@ -55,13 +58,31 @@ export class AnswerCheckers {
   changed(blocks: ReadonlyMap<BlockId, Change<BlockRecord>>): void {
     for (const [id, { after }] of blocks) {
       if (after !== undefined) continue;
-      for (const told of this.#told.values()) {
+      for (const [asker, told] of this.#told) {
         const about = told.get(id);
         if (about === undefined) continue;
         about.removed = true;
         this.#branches.hit("known-removed-under-way");
+        this.#checkHorizon(asker, id, about);
       }
     }
+  }
+
+  /**
+   * What was removed had been condemned after it was answered, or the claim would have revived it; and it was condemned before
+   * every live horizon. So the horizon of a session that was told of it has passed the answer: the answer is used, or void.
+   */
+  #checkHorizon(asker: string, id: BlockId, { epoch }: Told): void {
+    const [session = "", token] = asker.split("/");
+    const record = this.#mirror.sessions.get(session as SessionId);
+    if (record?.state !== "live" || record.token !== token) return;
+    const horizon = this.#mirror.horizons.get(session as SessionId) ?? 0;
+    demand(
+      epoch < horizon,
+      "I8",
+      () =>
+        `${id} was removed, and session ${session}, of horizon ${horizon}, was told of it in epoch ${epoch}`,
+    );
   }
 
   #request({ type, id, body }: Envelope): void {
@@ -76,7 +97,7 @@ export class AnswerCheckers {
 
   /** A commit over what was removed since it was answered: the session went on with something that was gone. */
   #checkCommit({ session, token, plain }: Requests["commit"]["request"]): void {
-    const record = this.#mirror.sessions.get(session as never);
+    const record = this.#mirror.sessions.get(session as SessionId);
     if (record?.state !== "live" || record.token !== token) return;
     const told = this.#told.get(`${session}/${token}`);
     for (const child of decodeNode<BlockId>(plain).children) {
@@ -104,11 +125,11 @@ export class AnswerCheckers {
   ): void {
     const told = this.#told.get(session) ?? new Map<BlockId, Told>();
     this.#told.set(session, told);
-    const { answers } = body as Requests["claim"]["reply"];
+    const { answers, epoch } = body as Requests["claim"]["reply"];
     for (const [index, id] of ids.entries()) {
       const kind = answers[index]?.kind;
       if (kind === "wait") this.#branches.hit("claim-waits");
-      else told.set(id, { removed: !this.#mirror.blocks.has(id) });
+      else told.set(id, { epoch, removed: !this.#mirror.blocks.has(id) });
     }
   }
 }

@@ -15,6 +15,7 @@ export async function checkConverged(world: World): Promise<void> {
   for (const storage of world.storages) checkObjects(world, storage);
   checkMarks(world);
   checkAcknowledged(world);
+  checkRemoved(world);
   const lonely = world.storages.map((storage) => new LonelyReader(storage, world.keys));
   for (const version of world.mirror.versions.values()) {
     await checkVersion(world, version, lonely);
@@ -80,6 +81,19 @@ function checkMarks({ mirror }: World): void {
   for (const { uid, state, root } of mirror.versions.values()) {
     if (root === undefined || (state !== "valid" && state !== "invalid")) continue;
     demand((state === "invalid") === isMarked(root), "marks", () => `${uid} is ${state}`);
+  }
+}
+
+/** A removed version leaves no head: each storage has had its last revision, which went last. */
+function checkRemoved({ mirror, storages }: World): void {
+  for (const [at, { uid, state }] of mirror.heads) {
+    const [id] = splitOnce(at);
+    if (storages.some((storage) => storage.lagging && storage.id === id)) continue;
+    demand(
+      mirror.versions.get(uid)?.state !== "removed" || state === "trash",
+      "progress",
+      () => `${uid} was removed, and its head ${at} is ${state}`,
+    );
   }
 }
 

@@ -1,8 +1,9 @@
 // What must hold whenever a storage changes (I3): no object that a record names as placed is deleted, or replaced by one that
 // does not open to the same bytes.
-import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
+import type { BlockId, Generation, StorageId, VersionUid } from "#lib/core/ids.ts";
 import type { Copy } from "#lib/repository/block-record.ts";
 import type { Sealer } from "#lib/repository/sealing.ts";
+import { decodeHead } from "#proto/head.ts";
 import { parseObjectName } from "#proto/object-names.ts";
 import type { SimStorage, StorageWatcher } from "../engine/sim-storage.ts";
 import type { Branches } from "./branches.ts";
@@ -27,6 +28,7 @@ export class StorageCheckers implements StorageWatcher {
 
   put(storage: SimStorage, name: string, bytes: Buffer, replaced: Buffer | undefined): void {
     const parsed = parseObjectName(name);
+    if (parsed?.type === "head") this.#checkHead(storage, name, parsed.hash, bytes);
     if (parsed?.type !== "block" && parsed?.type !== "node") return;
     const copy = this.#copy(storage.id, parsed);
     if (replaced !== undefined) this.#branches.hit("object-found-and-replaced");
@@ -48,6 +50,24 @@ export class StorageCheckers implements StorageWatcher {
       isWhole,
       "I3",
       () => `${name} at ${storage.name} is placed, and is replaced by something else`,
+    );
+  }
+
+  /** I1: a head is put to a storage only after its root is placed there; one of a version that is gone by now hurts nobody. */
+  #checkHead(storage: SimStorage, name: string, id: string, sealed: Buffer): void {
+    const mirror = this.#mirror();
+    if (this.isOff || mirror.heads.get(`${storage.id}/${name}`)?.state !== "putting") return;
+    const { uid, root } = decodeHead(this.#sealer.open({ kind: "head", id, sealed }));
+    const version = mirror.versions.get(uid as VersionUid);
+    if (root === undefined || version === undefined || version.root !== root) return;
+    if (version.state !== "valid" && version.state !== "invalid") return;
+    const copies = mirror.blocks.get(root as BlockId)?.copies ?? [];
+    demand(
+      copies.some(
+        (copy) => copy.storage === storage.id && (copy.state === "placed" || copy.state === "bad"),
+      ),
+      "I1",
+      () => `the head of ${uid} is put to ${storage.name}, and its root is not placed there`,
     );
   }
 

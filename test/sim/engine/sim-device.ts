@@ -2,6 +2,7 @@
 // never change in place, so what a source has opened is known for ever.
 import { createHash } from "node:crypto";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { SeededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import type { BlockSource, BlockTarget } from "#lib/ports/block-device.ts";
 import type { FaultPlan } from "./faults.ts";
 import type { SimProcess } from "./sim-process.ts";
@@ -21,6 +22,19 @@ export function imageOf(content: Content, blockBytes: number): Buffer {
   return Buffer.concat(content.map((letter) => blockBytesOf(letter, blockBytes)));
 }
 
+/** How long one read of a slow source takes at most, in ms. */
+const SLOW_READ_MS_MAX = 8000;
+
+/**
+ * How long each read of a slow source takes, drawn anew each time; undefined for one that is not slow. Only where some blocks
+ * of a leaf come seconds later than others does anything else happen, such as a removal and a collection, between the claim of
+ * a block and the commit that names it.
+ */
+export function drawSlowReads(random: SeededRandom, share: number): (() => number) | undefined {
+  if (share === 0 || !random.chance(share)) return undefined;
+  return () => random.below(SLOW_READ_MS_MAX);
+}
+
 /** Opens a content as a source. */
 export function openSimSource(
   process: SimProcess,
@@ -32,10 +46,12 @@ export function openSimSource(
     /** It is read once, forwards, and its size shows at its end. */
     readonly isStream: boolean;
     readonly blockBytes: number;
+    /** How long the next read takes, in ms, where it takes longer than a step of the process. */
+    readonly slowReads: (() => number) | undefined;
     readonly onClose: () => void;
   },
 ): BlockSource {
-  const { url, content, frozen, isStream, blockBytes } = device;
+  const { url, content, frozen, isStream, blockBytes, slowReads } = device;
   const sizeBytes = content.length * blockBytes;
   const identity = frozen
     ? createHash("sha256").update(JSON.stringify(content)).digest("hex")
@@ -61,6 +77,7 @@ export function openSimSource(
     },
     async read(into, offset) {
       await process.turn("read source");
+      if (slowReads !== undefined) await process.until(slowReads(), "slow source");
       if (faults.strikes("source-error")) {
         throw new AshlarError(ErrorCode.Io, `reading ${url} at offset ${offset}`, {
           details: { offset },

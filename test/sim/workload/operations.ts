@@ -118,9 +118,30 @@ async function backup(
       "I7",
       () => `${result.uid} was acknowledged, and is ${state ?? "gone"}`,
     );
+    demandHeads(world, result.uid);
   } finally {
     volume.readers -= 1;
   }
+}
+
+/** I7: what was acknowledged can be restored from a quorum of its storages with all metadata gone: they have its head. */
+function demandHeads({ mirror, storages }: World, uid: VersionUid): void {
+  const version = mirror.versions.get(uid);
+  if (version === undefined || version.state === "removed") return;
+  const having = storages.filter(({ id, objects }) =>
+    [...mirror.heads].some(
+      ([at, head]) =>
+        head.uid === uid &&
+        !head.removed &&
+        at.startsWith(id) &&
+        objects.has(at.slice(id.length + 1)),
+    ),
+  );
+  demand(
+    having.length >= version.policy.quorum,
+    "I7",
+    () => `${uid} was acknowledged with its head at ${having.length} of ${version.policy.quorum}`,
+  );
 }
 
 /** All storages and a quorum of one or two; or some of them. */

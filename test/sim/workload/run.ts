@@ -8,7 +8,7 @@ import { describe, World, type ProcessSlot } from "../world/world.ts";
 import { copyWorld, DISASTER_NAMES, strike, type Copies } from "./disasters.ts";
 import { drain, heal } from "./drain.ts";
 import { rage } from "./nemesis.ts";
-import { isExcused, OPERATIONS } from "./operations.ts";
+import { isExcused, OPERATIONS, type Operation } from "./operations.ts";
 import type { Scenario } from "./scenarios.ts";
 
 /** What came of a run. */
@@ -38,7 +38,7 @@ export async function runSeed(
 ): Promise<RunResult> {
   const shape = scenario.shape(seededRandom(`${scenario.name}/${seed}/shape`));
   const world = new World(`${scenario.name}/${seed}`, shape, keep);
-  const workload = new Workload(world, scenario.operations);
+  const workload = new Workload(world, scenario);
   let failure: RunResult["failure"];
   try {
     await workload.run();
@@ -83,6 +83,8 @@ async function demandFaults(world: World, { faultsMin }: Scenario): Promise<void
 class Workload {
   readonly #world: World;
   readonly #operations: number;
+  /** With how often each is drawn, relative to the others. */
+  readonly #drawn: readonly (readonly [string, Operation, number])[];
   /** The operation before which the copies are taken. */
   readonly #copiesAt: number;
   #begun = 0;
@@ -91,9 +93,14 @@ class Workload {
   /** Of the world in the middle of its work. */
   copies: Copies | undefined;
 
-  constructor(world: World, operations: number) {
+  constructor(world: World, { operations, weights }: Scenario) {
     this.#world = world;
     this.#operations = operations;
+    this.#drawn = Object.entries(OPERATIONS).map(([name, { run, weight }]) => [
+      name,
+      run,
+      weights === undefined ? weight : (weights[name] ?? 0),
+    ]);
     this.#copiesAt = 1 + world.random.below(operations);
   }
 
@@ -147,11 +154,10 @@ class Workload {
     return running.length === 0 ? undefined : this.#world.random.pick(running);
   }
 
-  #draw(): readonly [string, (typeof OPERATIONS)[string]["run"]] {
-    const all = Object.entries(OPERATIONS);
-    const total = all.reduce((sum, [, { weight }]) => sum + weight, 0);
+  #draw(): readonly [string, Operation] {
+    const total = this.#drawn.reduce((sum, [, , weight]) => sum + weight, 0);
     let at = this.#world.random.below(total);
-    for (const [name, { weight, run }] of all) {
+    for (const [name, run, weight] of this.#drawn) {
       if (at < weight) return [name, run];
       at -= weight;
     }

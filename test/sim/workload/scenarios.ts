@@ -12,6 +12,8 @@ export interface Scenario {
   /** Fewer faults than these fired: the run fails, for it proves too little. */
   readonly faultsMin: { readonly fired: number; readonly kinds: number };
   readonly shape: (random: SeededRandom) => WorldShape;
+  /** How often each operation is drawn, where other than usual; one that is not named is not drawn. */
+  readonly weights?: Readonly<Record<string, number>>;
   /** How often a disaster (disasters.ts) ends the run. */
   readonly disasterShare: number;
 }
@@ -58,12 +60,33 @@ const LOSSES: FaultRates = {
   "object-lost": 0.2,
 };
 
+/** Processes that come and go. */
+const DYING: FaultRates = {
+  "message-repeated": 0.01,
+  "message-late": 0.01,
+  kill: 0.7,
+  pause: 0.7,
+  "kv-unknown-committed": 0.01,
+  "kv-unknown-late": 0.01,
+};
+
+/** Storages that lose things all the time. */
+const ROT: FaultRates = {
+  "blob-write-lost": 0.01,
+  "blob-read-corrupt": 0.01,
+  "object-corrupt": 1,
+  "object-truncated": 0.5,
+  "object-swapped": 0.5,
+  "object-lost": 1,
+};
+
 function drawShape(random: SeededRandom, faults: FaultRates, patienceMs: number): WorldShape {
   const hosts = 2 + random.below(2);
   // Mostly few: every storage costs time, and four show little that three do not.
   const storages = random.pick([2, 2, 2, 3, 3, 4]);
   return {
     storages,
+    reliableStorages: 1,
     laggingStorage:
       (faults["storage-listing-stale"] ?? 0) > 0 && random.chance(0.3) ? storages - 1 : undefined,
     volumes: 2 + random.below(3),
@@ -71,6 +94,7 @@ function drawShape(random: SeededRandom, faults: FaultRates, patienceMs: number)
     processes: random.chance(0.5) ? oneProcessPerHost(hosts) : oneProcessPerRole(hosts),
     latency: { stepMs: 2, slowMs: 3000, slowShare: Object.keys(faults).length > 0 ? 0.002 : 0 },
     settings: { ...SETTINGS, patienceMs },
+    slowSources: Object.keys(faults).length > 0 ? 0.1 : 0,
     faults,
     hasFaults: Object.keys(faults).length > 0,
     hasLosses: Object.keys(LOSSES).some((fault) => fault in faults),
@@ -106,6 +130,91 @@ const FAULTS_ONLY: Scenario = {
   shape: (random) => drawShape(random, EVERYDAY, 2000),
 };
 
+/** Elsewhere hardly anything is collected while a backup runs that was told of it. */
+const COLLECTION: Scenario = {
+  name: "collection",
+  about:
+    "nothing goes wrong, but versions are removed and collected while slow backups rely on them",
+  operations: 80,
+  faultsMin: { fired: 0, kinds: 0 },
+  disasterShare: 0,
+  weights: {
+    backup: 10,
+    "backup-snapshot": 4,
+    "backup-with-hints": 3,
+    change: 6,
+    restore: 1,
+    "read-range": 1,
+    remove: 14,
+    gc: 12,
+    "gc-sweep": 2,
+  },
+  shape: (random) => ({
+    ...drawShape(random, {}, Infinity),
+    volumes: 2 + random.below(2),
+    operators: 5,
+    // Horizons move with the signs of life.
+    settings: { ...SETTINGS, leaseMs: 3000, patienceMs: Infinity },
+    slowSources: 0.5,
+  }),
+};
+
+/** Elsewhere few sessions die with something to go on with, and hardly ever is anything collected before they do. */
+const DEATHS: Scenario = {
+  name: "deaths",
+  about:
+    "processes die and stand still in the middle of slow backups, which are gone on with or abandoned",
+  operations: 80,
+  faultsMin: { fired: 5, kinds: 2 },
+  disasterShare: 0,
+  weights: {
+    backup: 6,
+    "backup-snapshot": 12,
+    "backup-with-hints": 4,
+    change: 4,
+    restore: 3,
+    remove: 9,
+    gc: 8,
+    "gc-abandon": 3,
+  },
+  shape: (random) => ({
+    ...drawShape(random, DYING, 2000),
+    operators: 4,
+    settings: { ...SETTINGS, leaseMs: 3000, patienceMs: 2000 },
+    slowSources: 0.7,
+  }),
+};
+
+/** Elsewhere most of what is lost is at another storage as well. */
+const DAMAGE: Scenario = {
+  name: "damage",
+  about:
+    "objects are lost and rot, are scrubbed, brought again and restored; nothing else goes wrong",
+  operations: 50,
+  faultsMin: { fired: 1, kinds: 1 },
+  disasterShare: 0,
+  weights: {
+    backup: 12,
+    "backup-with-hints": 3,
+    change: 6,
+    restore: 4,
+    "read-range": 4,
+    remove: 4,
+    gc: 3,
+    "gc-sweep": 1,
+    scrub: 8,
+    "scrub-shallow": 4,
+    replicate: 3,
+  },
+  shape: (random) => ({
+    ...drawShape(random, ROT, 2000),
+    storages: 2,
+    reliableStorages: 0,
+    operators: 3,
+    slowSources: 0,
+  }),
+};
+
 const DISASTER: Scenario = {
   name: "disaster",
   about: "metadata or a storage are put back, lost or cloned, and rebuilt",
@@ -117,5 +226,8 @@ const DISASTER: Scenario = {
 
 /** All scenarios by name. */
 export const SCENARIOS: ReadonlyMap<string, Scenario> = new Map(
-  [BASIC, FAULTS_ONLY, FULL, DISASTER].map((scenario) => [scenario.name, scenario]),
+  [BASIC, FAULTS_ONLY, FULL, COLLECTION, DEATHS, DAMAGE, DISASTER].map((scenario) => [
+    scenario.name,
+    scenario,
+  ]),
 );

@@ -7,6 +7,8 @@ import type { Role } from "./roles.ts";
 /** A world. */
 export interface WorldShape {
   readonly storages: number;
+  /** So many of them never lose anything. */
+  readonly reliableStorages: number;
   /** Index of a storage whose listings lag; undefined where there is none. */
   readonly laggingStorage: number | undefined;
   readonly volumes: number;
@@ -15,6 +17,8 @@ export interface WorldShape {
   readonly processes: readonly { readonly host: string; readonly roles: readonly Role[] }[];
   readonly latency: Latency;
   readonly settings: Omit<CoordinatorSettings, "storages" | "quorum">;
+  /** The share of sources whose reads take seconds. */
+  readonly slowSources: number;
   readonly faults: FaultRates;
   /** Any fault may happen: operations may fail. */
   readonly hasFaults: boolean;

@@ -25,7 +25,7 @@ import { StorageCheckers } from "../checkers/storage-checkers.ts";
 import { Violation } from "../checkers/violation.ts";
 import { FaultPlan } from "../engine/faults.ts";
 import { Scheduler } from "../engine/scheduler.ts";
-import { openSimSource, SimTarget, type SimImage } from "../engine/sim-device.ts";
+import { drawSlowReads, openSimSource, SimTarget, type SimImage } from "../engine/sim-device.ts";
 import { processGone, SimNetwork } from "../engine/sim-network.ts";
 import { SimProcess, START_MS, type Latency } from "../engine/sim-process.ts";
 import { SimStorage } from "../engine/sim-storage.ts";
@@ -101,7 +101,7 @@ export class World {
           id: this.random.bytes(8).toString("hex") as StorageId,
           name: `s${index}`,
           lagging: index === shape.laggingStorage,
-          unreliable: index !== 0,
+          unreliable: index >= shape.reliableStorages,
         }),
       );
     }
@@ -352,6 +352,7 @@ export class World {
       frozen,
       isStream: isStream(url),
       blockBytes: BLOCK_BYTES,
+      slowReads: drawSlowReads(process.random, this.shape.slowSources),
       onClose,
     });
   }
