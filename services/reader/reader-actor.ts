@@ -108,11 +108,13 @@ class ReaderActor {
       await alive;
       await source?.close();
     };
-    running.stop = end;
+    running.stop = async () => {
+      job.fail(new AshlarError(ErrorCode.Cancelled, "nobody waits for the backup any more"));
+      await running.result.catch(() => undefined);
+      await end();
+    };
     // A job that is nobody's any more keeps nothing open, also when it had come to its end.
-    void job.orphaned
-      .then(() => running.result.catch(() => undefined))
-      .then(() => this.#forget(at));
+    void job.orphaned.then(() => this.#forget(at));
     try {
       await job.requireLive();
       source = await openSource(request.source, { frozen: request.frozen });
@@ -122,15 +124,22 @@ class ReaderActor {
       // The session is kept alive until it is released: its version has yet to turn valid.
       return await running.backup.run();
     } catch (error) {
-      await this.#forget(at);
+      if (this.#running.get(at) === running) this.#running.delete(at);
+      await end();
       throw error;
     }
   }
 
+  /** Stops what runs; resolves when it touches nothing any more. */
   async #forget(at: string): Promise<void> {
     const running = this.#running.get(at);
     this.#running.delete(at);
-    await running?.stop();
+    try {
+      await running?.stop();
+    } catch (error) {
+      // A source that cannot be closed is no reason to fail whoever has no use for it.
+      this.#options.ports.log.warn("a job was not ended cleanly", { error });
+    }
   }
 
   #readOnce(session: string, source: BlockSource): void {
