@@ -253,7 +253,8 @@ export interface Requests {
   /** Goes on after a refused finish: claims the root for these storages and commits it again. */
   ensureRoot: {
     request: SessionMessage & { readonly policy: PolicyMessage };
-    reply: { readonly root: string };
+    /** A source that changes may read otherwise now: also its size belongs to this root and to no other. */
+    reply: { readonly root: string; readonly sizeBytes: number; readonly levels: number };
   };
   /** The backup's version is valid or given up: the reader forgets it. */
   release: {

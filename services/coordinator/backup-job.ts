@@ -173,15 +173,15 @@ async function finish(
   await upkeep.drain(job.requireComplete === true ? DRAIN_MS * 6 : DRAIN_MS, signal);
   if (job.requireComplete === true) await catchUp(context, started.version.policy, signal);
   signal?.throwIfAborted();
-  let root = read.root as BlockId;
+  let { root, sizeBytes, levels }: Requests["ensureRoot"]["reply"] = read;
   for (let round = 0; round < FINISH_ROUNDS_MAX; round += 1) {
     const result = await finishVersion(repo.kv, repo.random, {
       session,
       token,
       nowMs: repo.clock.now(),
-      root,
-      sizeBytes: read.sizeBytes,
-      levels: read.levels,
+      root: root as BlockId,
+      sizeBytes,
+      levels,
       statistics: { ...read.counts, durationMs: Math.round(repo.clock.monotonic() - startedMs) },
       labels: read.labels,
       warnings: read.warnings,
@@ -194,7 +194,7 @@ async function finish(
       token,
       policy,
     });
-    root = body.root as BlockId;
+    ({ root, sizeBytes, levels } = body);
   }
   throw new AshlarError(ErrorCode.TryAgain, "the backup could not be placed at its storages", {
     remedy: "run it again: it goes on where it stopped",

@@ -1,4 +1,5 @@
 // One backup at the reader: plan, read, bring, build the tree. Knows nothing of storages or metadata but through messages.
+import { assert } from "#lib/core/assert.ts";
 import { AshlarError } from "#lib/core/errors.ts";
 import { blocksToRead, parseHints, sampleUnchanged } from "#lib/core/hints.ts";
 import { packBlockIds, type BlockId, type SessionId, type Token } from "#lib/core/ids.ts";
@@ -163,12 +164,14 @@ export class Backup {
   }
 
   /** Claims the root for these storages, all of them, and commits it again: its finish was refused. */
-  async ensureRoot(policy: PolicyMessage): Promise<BlockId> {
-    const levels = levelsFor(blockCountOf(this.#sizeBytes, this.#request.blockBytes));
-    const plain = await this.#attempt.committer.readNode(this.#root?.id as BlockId);
+  async ensureRoot(policy: PolicyMessage): Promise<Requests["ensureRoot"]["reply"]> {
+    assert(this.#root !== undefined, "a root is ensured when everything was read");
+    const sizeBytes = this.#sizeBytes;
+    const levels = levelsFor(blockCountOf(sizeBytes, this.#request.blockBytes));
+    const plain = await this.#attempt.committer.readNode(this.#root.id as BlockId);
     const { children } = decodeNode<BlockId>(plain);
     this.#root = await this.#attempt.committer.commit(levels - 1, 0, [...children], policy);
-    return this.#root.id as BlockId;
+    return { root: this.#root.id as BlockId, sizeBytes, levels };
   }
 
   async #readDevice(useHints: boolean, placed: ReadonlyMap<string, BlockId>): Promise<PlacedNode> {

@@ -198,14 +198,16 @@ class ReaderActor {
     );
   }
 
+  /** A reader that was started anew reads once more, as the repeated request told it to: that comes to its end first. */
   async ensureRoot(
     request: Requests["ensureRoot"]["request"],
   ): Promise<Requests["ensureRoot"]["reply"]> {
     const running = this.#running.get(`${request.session}/${request.token}`);
+    await running?.result;
     if (running?.backup === undefined) {
       throw new AshlarError(ErrorCode.TryAgain, "the backup is not running here any more");
     }
-    return { root: await running.backup.ensureRoot(request.policy) };
+    return running.backup.ensureRoot(request.policy);
   }
 
   /** Ends what runs for the session; when it resolves, nothing is read or written for it any more. */

@@ -10,6 +10,11 @@ export interface Regression extends Task {
 /** All of them. */
 export const REGRESSIONS: readonly Regression[] = [
   {
+    scenario: "full",
+    seed: "270",
+    about: "a root was asked for while a reader that had been started anew was still reading",
+  },
+  {
     scenario: "basic",
     seed: "20",
     about:

@@ -18,6 +18,9 @@ const SMALL_BLOCKS_MAX = 8;
 const WIDE_BLOCKS = 300;
 const WIDE_ALLOCATED = 5;
 
+/** How often a volume that changes grows, or shrinks. */
+const GROWTH = 0.08;
+
 /** All volumes, by the URLs of sources. */
 export class Volumes {
   readonly list: Volume[] = [];
@@ -65,6 +68,8 @@ export class Volumes {
     for (let count = 0; count < changes; count += 1) {
       content[this.#random.below(content.length)] = this.#drawBlock();
     }
+    if (this.#random.chance(GROWTH)) content.push(this.#drawBlock());
+    else if (content.length > 1 && this.#random.chance(GROWTH)) content.pop();
     volume.content = content;
   }
 
