@@ -5,6 +5,7 @@ import { objectName } from "#lib/repository/keyspace.ts";
 import { runFsck } from "#services/coordinator/fsck.ts";
 import type { SimStorage } from "../engine/sim-storage.ts";
 import { BLOCK_BYTES, type World } from "../world/world.ts";
+import { checkNothingOpen } from "./nothing-open.ts";
 import { LonelyReader } from "./restore-alone.ts";
 import { demand } from "./violation.ts";
 import { healthy } from "../workload/drain.ts";
@@ -152,11 +153,4 @@ function hasBadCopies({ mirror }: World, storage: SimStorage): boolean {
     if (copies.some((copy) => copy.storage === storage.id && copy.state === "bad")) return true;
   }
   return false;
-}
-
-/** Jobs that have ended keep nothing open. */
-function checkNothingOpen({ open }: World): void {
-  for (const [process, names] of open) {
-    demand(names.size === 0, "progress", () => `${process.name} keeps open: ${[...names].join()}`);
-  }
 }

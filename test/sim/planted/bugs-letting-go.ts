@@ -133,4 +133,24 @@ export const BUGS_OF_LETTING_GO: readonly PlantedBug[] = [
     replace: `      tx.clear(key.version(uid));
 `,
   },
+  {
+    name: "a reader works on for a coordinator that is gone",
+    step: "6 Session end",
+    breaks: ["progress"],
+    scenario: "faults",
+    seeds: { from: 1, count: 20 },
+    file: "services/reader/reader-job.ts",
+    find: "if (this.#unattended > UNATTENDED_MAX) {",
+    replace: "if (this.#unattended === Infinity) {",
+  },
+  {
+    name: "a reply that overtakes the bus is nobody's",
+    step: "6 Session end",
+    breaks: ["defect"],
+    scenario: "faults",
+    seeds: { from: 1, count: 10 },
+    file: "lib/actor/requester.ts",
+    find: "    promise.catch(() => undefined);\n",
+    replace: "",
+  },
 ];

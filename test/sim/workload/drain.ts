@@ -5,6 +5,7 @@ import { runBackup } from "#services/coordinator/backup-job.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { scrub } from "#services/writer/scrub.ts";
+import { checkNothingOpen } from "../checkers/nothing-open.ts";
 import { Violation } from "../checkers/violation.ts";
 import { urlOf } from "../world/volumes.ts";
 import { describe, type ProcessSlot, type World } from "../world/world.ts";
@@ -32,6 +33,8 @@ export async function heal(world: World): Promise<void> {
   }
   for (const process of world.zombies) process.pausedUntilMs = 0;
   await world.until(world.pass(SETTLE_MS));
+  // All operators have gone home: whatever still runs is nobody's.
+  checkNothingOpen(world);
   // Zombies have had their say. Their hosts are switched off, as those of processes that nobody needs any more.
   for (const process of world.zombies) world.retire(process);
   for (const slot of world.slots) {
