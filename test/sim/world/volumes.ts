@@ -18,8 +18,8 @@ const SMALL_BLOCKS_MAX = 8;
 const WIDE_BLOCKS = 300;
 const WIDE_ALLOCATED = 5;
 
-/** How often a volume that changes grows, or shrinks. */
-const GROWTH = 0.08;
+/** How often a volume that changes grows or shrinks. */
+const RESIZED = 0.15;
 
 /** All volumes, by the URLs of sources. */
 export class Volumes {
@@ -68,8 +68,10 @@ export class Volumes {
     for (let count = 0; count < changes; count += 1) {
       content[this.#random.below(content.length)] = this.#drawBlock();
     }
-    if (this.#random.chance(GROWTH)) content.push(this.#drawBlock());
-    else if (content.length > 1 && this.#random.chance(GROWTH)) content.pop();
+    if (this.#random.chance(RESIZED)) {
+      if (content.length === 1 || this.#random.chance(0.5)) content.push(this.#drawBlock());
+      else content.pop();
+    }
     volume.content = content;
   }
 
