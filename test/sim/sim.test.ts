@@ -10,13 +10,13 @@ import { FAULTS } from "./engine/faults.ts";
 /** Seeds of each scenario; those that failed once come first. */
 const SET: readonly Task[] = [
   ...REGRESSIONS,
-  ...seedsOf("basic", 20),
-  ...seedsOf("collection", 4),
-  ...seedsOf("deaths", 6),
-  ...seedsOf("damage", 6),
-  ...seedsOf("disaster", 10),
-  ...seedsOf("faults", 8),
-  ...seedsOf("full", 8),
+  ...seedsOf("basic", 40),
+  ...seedsOf("collection", 8),
+  ...seedsOf("deaths", 12),
+  ...seedsOf("damage", 12),
+  ...seedsOf("disaster", 16),
+  ...seedsOf("faults", 16),
+  ...seedsOf("full", 12),
 ];
 
 /** Where something rare has not happened yet, so many further seeds may look for it. */
