@@ -17,7 +17,7 @@ import { scrub } from "#services/writer/scrub.ts";
 import { demand } from "../checkers/violation.ts";
 import { imageOf } from "../engine/sim-device.ts";
 import { drawHints } from "./hints.ts";
-import { snapshotUrl, urlOf, type Volume } from "../world/volumes.ts";
+import { isStream, snapshotUrl, urlOf, type Volume } from "../world/volumes.ts";
 import { BLOCK_BYTES, type ProcessSlot, type World } from "../world/world.ts";
 
 /** One operation, run by a coordinator. Resolves when it is done; rejects as the command would fail. */
@@ -147,7 +147,8 @@ function demandHeads({ mirror, storages }: World, uid: VersionUid): void {
 /** All storages and a quorum of one or two; or some of them. */
 function withPolicy({ random, storages }: World, job: BackupJob): BackupJob {
   const count = storages.length;
-  const requireComplete = random.chance(0.15);
+  // A stream cannot be read again for storages that its policy's quorum does not need: that may fail, and says so.
+  const requireComplete = random.chance(0.15) && !isStream(job.source);
   if (random.chance(0.6)) {
     return { ...job, requireComplete, quorum: Math.min(count, 1 + random.below(2)) };
   }
