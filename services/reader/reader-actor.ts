@@ -48,6 +48,8 @@ interface Running {
   readonly result: Promise<unknown>;
   /** Stops it; resolves when it touches nothing any more. */
   stop: () => Promise<void>;
+  /** Set once it is being stopped. */
+  stopped?: Promise<void>;
 }
 
 class ReaderActor {
@@ -114,10 +116,11 @@ class ReaderActor {
       await end();
     };
     // A job that is nobody's any more keeps nothing open, also when it had come to its end.
-    void job.orphaned.then(() => this.#forget(at));
+    void job.orphaned.then(() => this.#forget(at, running));
     try {
       await job.requireLive();
       source = await openSource(request.source, { frozen: request.frozen });
+      job.signal.throwIfAborted();
       this.#readOnce(request.session, source);
       const hintsText = request.hints === null ? undefined : await readHints(request.hints);
       running.backup = await this.#startBackup(request, job, source, hintsText);
@@ -130,16 +133,19 @@ class ReaderActor {
     }
   }
 
-  /** Stops what runs; resolves when it touches nothing any more. */
-  async #forget(at: string): Promise<void> {
+  /**
+   * Stops what runs, and forgets it only then: whoever asks meanwhile, for its end or for its result, gets those of this job.
+   * @param only this job, and none that has taken its place
+   */
+  async #forget(at: string, only?: Running): Promise<void> {
     const running = this.#running.get(at);
-    this.#running.delete(at);
-    try {
-      await running?.stop();
-    } catch (error) {
+    if (running === undefined || (only !== undefined && only !== running)) return;
+    running.stopped ??= running.stop().catch((error: unknown) =>
       // A source that cannot be closed is no reason to fail whoever has no use for it.
-      this.#options.ports.log.warn("a job was not ended cleanly", { error });
-    }
+      this.#options.ports.log.warn("a job was not ended cleanly", { error }),
+    );
+    await running.stopped;
+    if (this.#running.get(at) === running) this.#running.delete(at);
   }
 
   #readOnce(session: string, source: BlockSource): void {
@@ -229,8 +235,9 @@ class ReaderActor {
       job.end();
       await alive;
     };
-    this.#running.set(at, { backup: undefined, result, stop });
-    void job.orphaned.then(() => this.#forget(at));
+    const running: Running = { backup: undefined, result, stop };
+    this.#running.set(at, running);
+    void job.orphaned.then(() => this.#forget(at, running));
     return result;
   }
 

@@ -1,6 +1,7 @@
 // What must hold once everything has healed and drained: I4, I6, I7, marks, and that nothing is left open.
 import type { BlockId } from "#lib/core/ids.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
+import { createSealer } from "#lib/repository/sealing.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
 import { runFsck } from "#services/coordinator/fsck.ts";
 import type { SimStorage } from "../engine/sim-storage.ts";
@@ -15,6 +16,7 @@ import { restoreAndCompare } from "../workload/operations.ts";
 export async function checkConverged(world: World): Promise<void> {
   for (const storage of world.storages) checkObjects(world, storage);
   checkMarks(world);
+  checkLosses(world);
   checkAcknowledged(world);
   checkRemoved(world);
   const lonely = world.storages.map((storage) => new LonelyReader(storage, world.keys));
@@ -82,6 +84,25 @@ function checkMarks({ mirror }: World): void {
   for (const { uid, state, root } of mirror.versions.values()) {
     if (root === undefined || (state !== "valid" && state !== "invalid")) continue;
     demand((state === "invalid") === isMarked(root), "marks", () => `${uid} is ${state}`);
+  }
+}
+
+/** Nothing is given up that is there: of what has no good copy, no storage holds one that opens. */
+function checkLosses({ mirror, storages, keys }: World): void {
+  const sealer = createSealer(keys, { compression: keys.compression });
+  for (const [id, { kind, copies }] of mirror.blocks) {
+    if (copies.some((copy) => copy.state === "placed")) continue;
+    for (const { storage: at, generation } of copies) {
+      const name = objectName(kind, id, generation);
+      const sealed = storages.find((storage) => storage.id === at)?.objects.get(name);
+      let isWhole = sealed !== undefined;
+      try {
+        if (sealed !== undefined) sealer.open({ kind, id, sealed });
+      } catch {
+        isWhole = false;
+      }
+      demand(!isWhole, "I7", () => `${name} at ${at} is whole, and counts as lost`);
+    }
   }
 }
 

@@ -79,14 +79,12 @@ export class SimNetwork {
   }
 
   /** All messages that wait in queues, or are under way to one, vanish. */
-  loseStreams(): number {
+  loseStreams(): void {
     this.#life += 1;
-    let lost = 0;
     for (const queue of this.#queues.values()) {
-      lost += queue.waiting.length;
+      if (queue.waiting.length > 0) this.#faults.count("streams-lost");
       queue.waiting = [];
     }
-    return lost;
   }
 
   #travel(
@@ -103,6 +101,7 @@ export class SimNetwork {
         delayMs += this.#scheduler.random.below(LATE_MS_MAX);
       this.#scheduler.after(delayMs, undefined, where, () => {
         if (life === this.#life) arrive(message);
+        else this.#faults.count("streams-lost");
       });
     };
     once();

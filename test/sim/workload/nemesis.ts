@@ -9,6 +9,7 @@ import type { ProcessSlot, World } from "../world/world.ts";
 /** Time between two blows, in ms, at most. */
 const EVERY_MS_MAX = 1500;
 const RESTART_MS_MAX = 20_000;
+const PAUSE_MS_MIN = 1000;
 const PAUSE_MS_MAX = 240_000;
 const AWAY_MS_MAX = 60_000;
 const WEEK_MS = 7 * 86_400_000;
@@ -22,7 +23,7 @@ type Blow = (world: World) => boolean;
 const BLOWS: Readonly<Partial<Record<Fault, Blow>>> = {
   kill: killOne,
   pause: pauseOne,
-  "streams-lost": (world) => world.network.loseStreams() >= 0,
+  "streams-lost": loseStreams,
   "storage-away": takeAway,
   "storage-full": fillUp,
   "storage-state": changeState,
@@ -72,7 +73,7 @@ function killOne(world: World): boolean {
 function pauseOne(world: World): boolean {
   const slot = pickRunning(world);
   if (slot === undefined) return false;
-  slot.running?.process.pause(world.random.below(PAUSE_MS_MAX));
+  slot.running?.process.pause(PAUSE_MS_MIN + world.random.below(PAUSE_MS_MAX));
   if (!slot.roles.includes("reader") && world.random.chance(0.3)) world.abandonZombie(slot);
   return true;
 }
@@ -155,8 +156,15 @@ function jumpClock(world: World): boolean {
   return true;
 }
 
-/** All machines stand still for a week, as far as anybody can tell: one storage stays away meanwhile. */
+/** A week passes while a storage is away: everybody's clock says so, and the storage comes back after it. */
 function passWeek(world: World): boolean {
+  if (!takeAway(world)) return false;
   world.wallOffsetMs += WEEK_MS;
   return true;
+}
+
+/** Counted where a message is lost with them. */
+function loseStreams(world: World): boolean {
+  world.network.loseStreams();
+  return false;
 }

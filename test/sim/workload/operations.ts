@@ -9,7 +9,7 @@ import { runBackup } from "#services/coordinator/backup-job.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
 import { decideRetention } from "#services/coordinator/enforce-job.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
-import type { BackupJob, RestoreJob } from "#services/coordinator/jobs.ts";
+import type { BackupJob, DamagedBlock, RestoreJob } from "#services/coordinator/jobs.ts";
 import { removeVersions } from "#services/coordinator/remove-job.ts";
 import { runRestore } from "#services/coordinator/restore-job.ts";
 import { readStatus } from "#services/coordinator/status.ts";
@@ -210,13 +210,11 @@ export async function restoreAndCompare(
     const result = await world.job(slot, (context) => runRestore(context, { uid, target, ...how }));
     const image = world.images.get(target);
     demand(image?.isFinished === true, "I6", () => `the restore of ${uid} left no image`);
-    const skip = new Set<number>();
-    for (const { offset = 0, length } of result.damaged) {
-      for (let at = offset; at < offset + length; at += BLOCK_BYTES) skip.add(at / BLOCK_BYTES);
-    }
-    const first = (how.range?.offset ?? 0) / BLOCK_BYTES;
     const data = image?.data ?? Buffer.alloc(0);
-    const problem = world.oracle.compare(uid, data, BLOCK_BYTES, first, skip);
+    const skip = damagedBlocks(world, data, result.damaged);
+    const firstBlock = how.range === undefined ? undefined : how.range.offset / BLOCK_BYTES;
+    const part = { skip, ...(firstBlock === undefined ? {} : { firstBlock }) };
+    const problem = world.oracle.compare(uid, data, BLOCK_BYTES, part);
     demand(problem === undefined, "I6", () => `the restore of ${uid} is wrong: ${problem ?? ""}`);
   } catch (error) {
     // I6: an error says what is damaged, and where.
@@ -229,6 +227,28 @@ export async function restoreAndCompare(
   } finally {
     world.images.delete(target);
   }
+}
+
+/** Blocks that a restore has left out: zeros, and only where something can have been lost. */
+function damagedBlocks(
+  world: World,
+  image: Buffer,
+  damaged: readonly DamagedBlock[],
+): ReadonlySet<number> {
+  const skip = new Set<number>();
+  for (const { id, offset = 0, length } of damaged) {
+    const isZero = image.subarray(offset, offset + length).every((byte) => byte === 0);
+    demand(isZero, "I6", () => `${id} is damaged, and what was restored for it is not zero`);
+    for (let at = offset; at < offset + length; at += BLOCK_BYTES) skip.add(at / BLOCK_BYTES);
+  }
+  demand(
+    skip.size === 0 ||
+      world.shape.hasLosses ||
+      world.storages.some(({ harmed }) => harmed.size > 0),
+    "I6",
+    () => `${skip.size} blocks are called damaged where nothing was lost`,
+  );
+  return skip;
 }
 
 async function removeVersion(world: World, slot: ProcessSlot): Promise<void> {

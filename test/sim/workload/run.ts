@@ -130,9 +130,10 @@ class Workload {
         await world.pass(PAUSE_MS_MAX);
         continue;
       }
-      this.#begun += 1;
-      if (this.#begun === this.#copiesAt) this.copies = copyWorld(world);
       const [name, operation] = this.#draw();
+      // A volume that changes is no operation of ours.
+      if (name !== "change") this.#begun += 1;
+      if (this.#begun === this.#copiesAt) this.copies ??= copyWorld(world);
       world.trace.add(`operation ${name} ${slot.name}`);
       try {
         await operation(world, slot);
@@ -142,7 +143,7 @@ class Workload {
         this.failed += 1;
         if (!isExcused(world, error)) throw unexcused(name, error);
       }
-      this.ended += 1;
+      if (name !== "change") this.ended += 1;
       await world.pass(world.random.below(PAUSE_MS_MAX));
     }
   }

@@ -82,20 +82,25 @@ export class Oracle {
 
   /**
    * Undefined where the bytes are what the version must have there, else what is wrong.
-   * @param skip blocks that were reported as damaged
+   * @param part.firstBlock of a part of the version; without it, the image is all of it, and of its size
+   * @param part.skip blocks that were reported as damaged
    */
   compare(
     uid: VersionUid,
     image: Buffer,
     blockBytes: number,
-    firstBlock = 0,
-    skip: ReadonlySet<number> = new Set(),
+    part: { readonly firstBlock?: number; readonly skip?: ReadonlySet<number> } = {},
   ): string | undefined {
+    const { firstBlock = 0, skip = new Set() } = part;
     const contents = this.#contents(uid);
     if (contents.length === 0) return `nothing is known of ${uid}`;
     const hidden = this.#hidden(uid);
     let problem: string | undefined;
     for (const content of contents) {
+      if (part.firstBlock === undefined && image.length !== content.length * blockBytes) {
+        problem = `it has ${image.length} bytes, not ${content.length * blockBytes}`;
+        continue;
+      }
       problem = differenceOf(content, hidden, { image, blockBytes, firstBlock, skip });
       if (problem === undefined) return undefined;
     }
