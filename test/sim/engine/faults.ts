@@ -2,7 +2,7 @@
 // where it takes effect, not where it is planned.
 import type { SeededRandom } from "#lib/drivers/memory/seeded-random.ts";
 
-/** Every kind of fault. docs/testing.md says what each does. */
+/** Every kind of fault. docs/simulation.md says what each does. */
 export const FAULTS = [
   "message-lost",
   "message-repeated",

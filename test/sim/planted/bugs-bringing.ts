@@ -122,4 +122,14 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
 `,
     replace: "",
   },
+  {
+    name: "a backup leaves out the last block",
+    step: "3 Commit",
+    breaks: ["I6"],
+    scenario: "basic",
+    seeds: { from: 1, count: 5 },
+    file: "services/reader/backup.ts",
+    find: "const sizeBytes = source.sizeBytes as number;",
+    replace: "const sizeBytes = (source.sizeBytes as number) - request.blockBytes;",
+  },
 ];

@@ -197,4 +197,14 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     find: `!(await rootPlaced(tx, version, storage))`,
     replace: "false",
   },
+  {
+    name: "some whole objects are judged to be bad",
+    step: "8 Scrub",
+    breaks: ["I7"],
+    scenario: "damage",
+    seeds: { from: 1, count: 15 },
+    file: "services/writer/object-reader.ts",
+    find: "return opened.ok ? ",
+    replace: "return opened.ok && (sealed.at(-1) as number) > 60 ? ",
+  },
 ];

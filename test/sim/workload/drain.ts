@@ -1,5 +1,6 @@
 // After the faults: everything is there again, zombies wake up and see that they are out of date, late requests land, and what
 // operators would do anyway (a backup of each volume, gc, replicate, scrub) brings the repository to rest.
+import { parse } from "#lib/repository/keyspace.ts";
 import { addStorage } from "#lib/repository/transactions/storage.ts";
 import { runBackup } from "#services/coordinator/backup-job.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
@@ -137,6 +138,14 @@ function unrest(world: World): string[] {
     if (!record.damaged && hasGood && record.copies.some((copy) => copy.state === "owed")) {
       out.push(`${id} is owed`);
     }
+  }
+  for (const key of mirror.queues.get("owed heads") ?? []) {
+    const { storage, uid } = parse.owedHead(Buffer.from(key, "latin1"));
+    const root = mirror.versions.get(uid)?.root;
+    const copies = root === undefined ? [] : (mirror.blocks.get(root)?.copies ?? []);
+    // What no storage has a good copy of stays owed, and a head waits for its root.
+    const isHere = copies.some((copy) => copy.storage === storage && copy.state === "placed");
+    if (root === undefined || isHere) out.push(`the head of ${uid} is owed to ${storage}`);
   }
   const sessions = [...mirror.sessions.values()];
   out.push(...sessions.map(({ kind, state, uid }) => `a ${kind} session of ${uid} is ${state}`));

@@ -27,6 +27,8 @@ export interface RunResult {
   readonly failure: { readonly invariant: string; readonly message: string } | undefined;
 }
 
+/** So long after the last fault every job has ended, in ms. */
+const END_MS_MAX = 3_600_000;
 /** Time between two operations of one operator, in ms, at most. */
 const PAUSE_MS_MAX = 400;
 
@@ -88,6 +90,8 @@ class Workload {
   /** The operation before which the copies are taken. */
   readonly #copiesAt: number;
   #begun = 0;
+  /** Operations under way. */
+  readonly #running = new Set<string>();
   ended = 0;
   failed = 0;
   /** Of the world in the middle of its work. */
@@ -109,9 +113,11 @@ class Workload {
     await world.begin();
     const operators = Array.from({ length: world.shape.operators }, () => this.#operate());
     const all = Promise.all(operators);
-    let isOver = false;
-    const raging = rage(world, () => isOver).catch((error: unknown) => world.fail(error));
-    await world.until(all.finally(() => (isOver = true)));
+    const raging = rage(world, () => world.faults.isOver).catch((error: unknown) =>
+      world.fail(error),
+    );
+    await world.until(all);
+    world.faults.isOver = true;
     await world.until(raging);
 
     await heal(world);
@@ -119,6 +125,21 @@ class Workload {
     await drain(world);
 
     await checkConverged(world);
+  }
+
+  /**
+   * With the last operation the faults end: whatever is under way then must come to its end by itself. (Processes come back and
+   * wake up, storages are there again, within minutes.)
+   */
+  #endFaults(): void {
+    const world = this.#world;
+    if (world.faults.isOver) return;
+    world.faults.isOver = true;
+    void world.pass(END_MS_MAX).then(() => {
+      if (this.#running.size === 0) return;
+      const names = [...this.#running].join();
+      world.fail(new Violation("progress", `${names} did not end after the faults`));
+    });
   }
 
   /** One operator: one operation after the other. */
@@ -133,8 +154,11 @@ class Workload {
       const [name, operation] = this.#draw();
       // A volume that changes is no operation of ours.
       if (name !== "change") this.#begun += 1;
+      if (this.#begun === this.#operations) this.#endFaults();
       if (this.#begun === this.#copiesAt) this.copies ??= copyWorld(world);
       world.trace.add(`operation ${name} ${slot.name}`);
+      const job = `${name} on ${slot.name}`;
+      this.#running.add(job);
       try {
         await operation(world, slot);
         world.trace.add(`done ${name}`);
@@ -143,6 +167,7 @@ class Workload {
         this.failed += 1;
         if (!isExcused(world, error)) throw unexcused(name, error);
       }
+      this.#running.delete(job);
       if (name !== "change") this.ended += 1;
       await world.pass(world.random.below(PAUSE_MS_MAX));
     }
