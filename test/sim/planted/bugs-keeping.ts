@@ -49,9 +49,9 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
   {
     name: "damage does not climb",
     step: "8 Scrub",
-    breaks: ["progress"],
+    breaks: ["marks", "progress"],
     scenario: "damage",
-    seeds: { from: 7, count: 25 },
+    seeds: { from: 40, count: 60 },
     file: "lib/repository/transactions/recheck.ts",
     find: `    if (parent.kind === "node") await queueRecheck(tx, parent.id);
 `,
@@ -60,9 +60,9 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
   {
     name: "unmarking ignores siblings",
     step: "8 Scrub",
-    breaks: ["progress", "marks"],
+    breaks: ["marks", "progress"],
     scenario: "damage",
-    seeds: { from: 4, count: 25 },
+    seeds: { from: 40, count: 60 },
     file: "lib/repository/transactions/recheck.ts",
     find: "const after = await evaluateMark(tx, id, record, await tx.get(key.node(id)));",
     replace: "const after = await evaluateMark(tx, id, record, undefined);",
