@@ -87,12 +87,14 @@ function checkMarks({ mirror }: World): void {
   }
 }
 
-/** Nothing is given up that is there: of what has no good copy, no storage holds one that opens. */
+/** Nothing is given up that is there: of what has no good copy, no copy that was judged to be bad opens. */
 function checkLosses({ mirror, storages, keys }: World): void {
   const sealer = createSealer(keys, { compression: keys.compression });
   for (const [id, { kind, copies }] of mirror.blocks) {
     if (copies.some((copy) => copy.state === "placed")) continue;
-    for (const { storage: at, generation } of copies) {
+    for (const { storage: at, state, generation } of copies) {
+      // One that is owed may be there, and wait for what it names.
+      if (state !== "bad") continue;
       const name = objectName(kind, id, generation);
       const sealed = storages.find((storage) => storage.id === at)?.objects.get(name);
       let isWhole = sealed !== undefined;
