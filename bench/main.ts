@@ -166,6 +166,11 @@ async function createContext(
 }
 
 async function main(): Promise<void> {
+  if (process.argv[2] === "cluster") {
+    const { benchCluster } = await import("./cluster/main.ts");
+    process.exitCode = await benchCluster(process.argv.slice(3));
+    return;
+  }
   let options: BenchOptions | undefined;
   try {
     options = parseOptions(process.argv.slice(2));

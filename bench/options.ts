@@ -11,6 +11,7 @@ export const FULL_IMAGE_BYTES = 8 * 1024 ** 3;
 const QUICK_IMAGE_BYTES = 512 * 1024 ** 2;
 
 export const USAGE = `npm run bench -- [options]
+npm run bench -- cluster [options]        what it costs that the actors run apart; --help tells more
 
 Measures Ashlar beside the machine's own limit, restic and borg, and writes docs/benchmarks.md.
 

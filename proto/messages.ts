@@ -1,8 +1,12 @@
 // Messages between actors: msgpackr records; lists of block ids are flat binary, 32 bytes each. Every request is
-// idempotent: it may be lost, repeated, late or reordered. A field is added, never reused; readers ignore unknown ones.
-import { Packr } from "msgpackr";
+// idempotent: it may be lost, repeated, late or reordered. A field is added, optional, and never reused; readers pass over
+// unknown ones. Processes of two releases work together: what may change, and how, stands in message-shapes.ts, which the compiler
+// holds against this file.
 
-/** Version of the messages; an actor refuses a newer major number. */
+/**
+ * Version of the messages: of the requests and replies, which carry it, and of all subjects, which are named by it. It rises only
+ * with a change that processes of the release before cannot take; a message of a newer one is refused.
+ */
 export const MESSAGE_VERSION = 1;
 
 /** The nodes that a session holds were read from several things: none of them is taken over. */
@@ -16,12 +20,9 @@ export const queues = {
   /** Storage upkeep: heads, fills, scrubs, deletions. */
   upkeep: "upkeep",
   reader: (host: string): string => `reader.${host}`,
+  /** Jobs that are submitted without waiting for an answer: JSON. */
+  jobs: "jobs",
 } as const;
-
-/** Subject of a job's progress events. */
-export function progressSubject(job: string): string {
-  return `progress.${job}`;
-}
 
 /** Storages and quorum, as sent. */
 export interface PolicyMessage {
@@ -33,6 +34,14 @@ export interface PolicyMessage {
 export interface CopyMessage {
   readonly storage: string;
   readonly generation: string;
+}
+
+/** What a writer spent on a put, in ms: `storages` by name, for the one that enough copies waited for. */
+export interface PutTimesMessage {
+  readonly queue: number;
+  readonly seal: number;
+  readonly store: number;
+  readonly storages: Readonly<Record<string, number>>;
 }
 
 /** Sessions authenticate each request by their token. */
@@ -176,9 +185,9 @@ export interface Requests {
     };
     reply: { readonly held: boolean };
   };
-  /** Plaintexts of nodes, undefined where there is none. */
+  /** Plaintexts of nodes, undefined where there is none. Only for a session that is live. */
   nodes: {
-    request: { readonly ids: Buffer };
+    request: SessionMessage & { readonly ids: Buffer };
     reply: { readonly plains: readonly (Buffer | null)[] };
   };
   alive: {
@@ -194,7 +203,11 @@ export interface Requests {
       readonly kind: "block" | "node";
       readonly blocks: readonly PutBlockMessage[];
     };
-    reply: { readonly outcomes: readonly PutOutcomeMessage[] };
+    reply: {
+      readonly outcomes: readonly PutOutcomeMessage[];
+      /** Where the writer's time went, in ms. */
+      readonly times?: PutTimesMessage;
+    };
   };
   /** Waits, with patience, until these blocks are placed at these storages: for late puts, and by fills of what is owed. */
   settle: {
@@ -206,8 +219,9 @@ export interface Requests {
     /** How many of them are still not placed at all of the storages. */
     reply: { readonly missing: number };
   };
+  /** Only for a restore's session that is live: its token is known to the host that it was given to. */
   read: {
-    request: {
+    request: SessionMessage & {
       readonly blocks: readonly ReadBlockMessage[];
       /** Read from this storage only. */
       readonly storage: string | null;
@@ -248,6 +262,8 @@ export interface Requests {
       readonly counts: BackupCounts;
       readonly warnings: readonly string[];
       readonly labels: Readonly<Record<string, string>>;
+      /** Where the reader's time went, in ms. */
+      readonly stages?: Readonly<Record<string, number>>;
     };
   };
   /** Goes on after a refused finish: claims the root for these storages and commits it again. */
@@ -266,6 +282,8 @@ export interface Requests {
     request: SessionMessage & {
       readonly job: string;
       readonly target: string;
+      /** The same for each try of a restore, also under another session. */
+      readonly restore?: string;
       readonly root: string;
       readonly levels: number;
       readonly sizeBytes: number;
@@ -283,20 +301,15 @@ export interface Requests {
       readonly bytesWritten: number;
       readonly bytesZero: number;
       readonly bytesEqual: number;
+      /** The first of them: a message has its bounds. */
       readonly damaged: readonly DamagedBlockMessage[];
+      /** How many there are; a reader of 0.1 does not say so, and lists all. */
+      readonly damagedCount?: number;
       readonly warnings: readonly string[];
+      /** Where the reader's time went, in ms. */
+      readonly stages?: Readonly<Record<string, number>>;
     };
   };
-}
-
-/** Subject that tells the reader of a session to stop. */
-export function cancelSubject(session: string): string {
-  return `cancel.${session}`;
-}
-
-/** Subject on which whoever waits for a session's job says so from time to time: nobody works for one who is gone. */
-export function attendSubject(session: string): string {
-  return `attend.${session}`;
 }
 
 /** Names of the request types. */
@@ -329,24 +342,19 @@ export interface ReplyEnvelope {
   readonly error?: ErrorMessage;
 }
 
-const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: "number" });
-
-/** Encodes an envelope of either kind. */
-export function encodeMessage(message: Envelope | ReplyEnvelope): Buffer {
-  return packr.pack(message);
+/** An agent that reads and restores. It is believed, for a job only ever goes to the host of that name. */
+export interface AgentMessage {
+  readonly host: string;
+  /** Patterns of what it may read, and restore onto. */
+  readonly sources: readonly string[];
+  readonly targets: readonly string[];
+  /** It says no more: it is being stopped. */
+  readonly leaves: boolean;
 }
 
-/** Decodes a message; its sender is one of ours, its version is checked by the receiver. */
-export function decodeMessage<T extends Envelope | ReplyEnvelope>(bytes: Uint8Array): T {
-  return packr.unpack(bytes) as T;
-}
-
-/** Encodes a progress event. */
-export function encodeProgress(progress: ProgressMessage): Buffer {
-  return packr.pack(progress);
-}
-
-/** Decodes a progress event. */
-export function decodeProgress(bytes: Uint8Array): ProgressMessage {
-  return packr.unpack(bytes) as ProgressMessage;
+/** An agent says to others of its host that it is there; one that starts asks whether somebody is. */
+export interface PresenceMessage {
+  /** Random; another one is another process. */
+  readonly instance: string;
+  readonly asks: boolean;
 }

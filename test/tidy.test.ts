@@ -39,6 +39,8 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   "lib/repository": ["lib/core", "lib/ports", "proto"],
   "lib/drivers": ["lib/core", "lib/ports", "proto"],
   "lib/actor": ["lib/core", "lib/ports", "proto"],
+  // What every process has in common: it composes, so it may know the drivers.
+  "lib/process": ["lib/core", "lib/ports", "lib/repository", "lib/drivers", "lib/actor", "proto"],
   services: ["lib/core", "lib/ports", "lib/repository", "lib/actor", "proto"],
 };
 
@@ -108,8 +110,17 @@ function mayImport(file: string, target: string): boolean {
   if (from === to) return true;
   if (isTest(target) || to === "bench" || to === "infra") return false;
   if (from === "infra") return true;
-  if (from === "services/cli" && (to.startsWith("services/") || to === "lib/drivers")) return true;
-  if (to === "lib/drivers" && /^services\/[^/]+\/main\.ts$/.test(file)) return true;
+  if (
+    from === "services/cli" &&
+    (to.startsWith("services/") || to === "lib/drivers" || to === "lib/process")
+  )
+    return true;
+  // An entry point composes. That of a role is the command line's verb `agent` with its role.
+  if (
+    (to === "lib/drivers" || to === "lib/process" || to === "services/cli") &&
+    /^services\/[^/]+\/main\.ts$/.test(file)
+  )
+    return true;
   const allowed = from.startsWith("services/") ? LAYERS["services"] : LAYERS[from];
   return allowed?.includes(to) ?? false;
 }
@@ -320,10 +331,13 @@ describe("tidy, each check on a planted mistake", () => {
       "services/dedup/a.ts": 'import "#lib/drivers/k.ts";',
       "services/dedup/b.ts": 'import * as r from "#services/reader/r.ts";',
       "services/dedup/c.ts": 'import { fake } from "#test/fakes/fake.ts";',
+      "services/dedup/d.ts": 'import { run } from "#services/cli/run.ts";',
+      "services/writer/main.ts": 'import { r } from "#services/reader/r.ts";',
     });
     assert.equal(layerProblems(planted).length, planted.size);
     const allowed = plant({
       "services/dedup/main.ts": 'import "#lib/drivers/k.ts"; // import "#services/reader/r.ts";',
+      "services/reader/main.ts": 'import { run } from "#services/cli/run.ts";',
       "services/cli/a.ts": 'import { r } from "#services/reader/r.ts";',
       "lib/core/a.test.ts": 'import { fake } from "#test/fakes/fake.ts";',
     });

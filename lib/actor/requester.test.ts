@@ -35,7 +35,11 @@ describe("a reply that overtakes the bus's own answer", () => {
     const bus = slowBus(test, { nodes: () => Promise.resolve({ body: { plains: [] } }) });
     const requester = new Requester(bus, systemClock(), seededRandom(1));
     test.after(() => requester.close());
-    const { body } = await requester.request("q", "nodes", { ids: Buffer.alloc(0) });
+    const { body } = await requester.request("q", "nodes", {
+      session: "s",
+      token: "t",
+      ids: Buffer.alloc(0),
+    });
     assert.deepEqual(body, { plains: [] });
   });
 
@@ -44,8 +48,9 @@ describe("a reply that overtakes the bus's own answer", () => {
     const bus = slowBus(test, { nodes: () => Promise.reject(error) });
     const requester = new Requester(bus, systemClock(), seededRandom(1));
     test.after(() => requester.close());
-    await assert.rejects(requester.request("q", "nodes", { ids: Buffer.alloc(0) }), (thrown) =>
-      isErrorCode(thrown, ErrorCode.Io),
+    await assert.rejects(
+      requester.request("q", "nodes", { session: "s", token: "t", ids: Buffer.alloc(0) }),
+      (thrown) => isErrorCode(thrown, ErrorCode.Io),
     );
   });
 });

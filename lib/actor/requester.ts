@@ -1,17 +1,13 @@
 // Request and reply over a Bus that may lose, repeat, delay and reorder: requests are sent again until they are answered,
 // so every handler is idempotent; the reply to a repeated request is the same message again.
+import { createHmac } from "node:crypto";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { Bus, BusMessage, Payload, Subscription } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
-import {
-  decodeMessage,
-  encodeMessage,
-  MESSAGE_VERSION,
-  type ReplyEnvelope,
-  type Requests,
-  type RequestType,
-} from "#proto/messages.ts";
+import { decodeReply, encodeRequest, readReply } from "#proto/message-codec.ts";
+import { MESSAGE_VERSION, type Requests, type RequestType } from "#proto/messages.ts";
+import { notUnderstood } from "./not-understood.ts";
 
 /** A reply, with the payload that came with it (the receiver releases it). */
 export interface Reply<T> {
@@ -21,10 +17,12 @@ export interface Reply<T> {
 
 interface Pending {
   readonly queue: string;
+  readonly type: RequestType;
   readonly message: BusMessage;
   readonly resolve: (reply: Reply<unknown>) => void;
   readonly reject: (error: unknown) => void;
-  sentAt: number;
+  /** When the bus took it last; undefined while it waits for room: then nothing is lost. */
+  sentAt: number | undefined;
   tries: number;
 }
 
@@ -38,7 +36,8 @@ export class Requester {
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #inbox: string;
-  readonly #prefix: string;
+  /** Nobody who sees some of the ids can tell the others, and answer in somebody else's stead. */
+  readonly #idKey: Buffer;
   readonly #pending = new Map<string, Pending>();
   readonly #subscription: Subscription;
   readonly #stop = new AbortController();
@@ -48,7 +47,7 @@ export class Requester {
     this.#bus = bus;
     this.#clock = clock;
     this.#inbox = bus.inbox();
-    this.#prefix = random.bytes(6).toString("hex");
+    this.#idKey = random.bytes(32);
     this.#subscription = bus.subscribe(this.#inbox, (message) => this.#receive(message));
     void this.#resendLoop();
   }
@@ -61,9 +60,9 @@ export class Requester {
     options: { readonly payload?: Payload; readonly signal?: AbortSignal } = {},
   ): Promise<Reply<Requests[T]["reply"]>> {
     options.signal?.throwIfAborted();
-    const id = `${this.#prefix}-${(this.#next += 1)}`;
+    const id = this.#newId();
     const message: BusMessage = {
-      body: encodeMessage({ v: MESSAGE_VERSION, type, id, replyTo: this.#inbox, body }),
+      body: encodeRequest({ v: MESSAGE_VERSION, type, id, replyTo: this.#inbox, body }),
       ...(options.payload === undefined ? {} : { payload: options.payload }),
     };
     const { promise, resolve, reject } = Promise.withResolvers<Reply<unknown>>();
@@ -71,14 +70,8 @@ export class Requester {
     promise.catch(() => undefined);
     // The pending entry keeps the payload: a request may be sent again until it is answered.
     options.payload?.retain();
-    this.#pending.set(id, {
-      queue,
-      message,
-      resolve,
-      reject,
-      sentAt: this.#clock.monotonic(),
-      tries: 1,
-    });
+    const pending: Pending = { queue, type, message, resolve, reject, sentAt: undefined, tries: 1 };
+    this.#pending.set(id, pending);
     const onAbort = (): void => reject(options.signal?.reason);
     options.signal?.addEventListener("abort", onAbort, { once: true });
     try {
@@ -87,6 +80,7 @@ export class Requester {
         message,
         options.signal === undefined ? {} : { signal: options.signal },
       );
+      pending.sentAt = this.#clock.monotonic();
       return (await promise) as Reply<Requests[T]["reply"]>;
     } finally {
       options.signal?.removeEventListener("abort", onAbort);
@@ -95,8 +89,13 @@ export class Requester {
     }
   }
 
+  #newId(): string {
+    this.#next += 1;
+    return createHmac("sha256", this.#idKey).update(String(this.#next)).digest("base64url");
+  }
+
   #receive(message: BusMessage): void {
-    const reply = decodeMessage<ReplyEnvelope>(message.body);
+    const reply = decodeReply(message.body);
     const pending = this.#pending.get(reply.id);
     if (pending === undefined) return;
     this.#pending.delete(reply.id);
@@ -110,8 +109,16 @@ export class Requester {
       );
       return;
     }
+    let body: unknown;
+    try {
+      body = readReply(pending.type, reply);
+    } catch (error) {
+      // Asked again it would be answered in the same way.
+      pending.reject(notUnderstood(error, `the answer to ${pending.type}`, "this process"));
+      return;
+    }
     message.payload?.retain();
-    pending.resolve({ body: reply.body, payload: message.payload });
+    pending.resolve({ body, payload: message.payload });
   }
 
   async #resendLoop(): Promise<void> {
@@ -125,12 +132,25 @@ export class Requester {
       const now = this.#clock.monotonic();
       for (const pending of this.#pending.values()) {
         const wait = Math.min(RESEND_MAX_MS, RESEND_FIRST_MS * 2 ** (pending.tries - 1));
-        if (now - pending.sentAt < wait) continue;
-        pending.sentAt = now;
+        if (pending.sentAt === undefined || now - pending.sentAt < wait) continue;
         pending.tries += 1;
-        void this.#bus.publish(pending.queue, pending.message, { signal }).catch(() => undefined);
+        void this.#sendAgain(pending, signal);
       }
     }
+  }
+
+  async #sendAgain(pending: Pending, signal: AbortSignal): Promise<void> {
+    pending.sentAt = undefined;
+    // The first one may be answered, and its payload given back, while this one waits for room.
+    pending.message.payload?.retain();
+    try {
+      await this.#bus.publish(pending.queue, pending.message, { signal });
+    } catch {
+      // The bus is closed, or refuses it: the first publisher hears of it.
+    } finally {
+      pending.message.payload?.release();
+    }
+    pending.sentAt = this.#clock.monotonic();
   }
 
   /** Rejects what is pending and stops. */

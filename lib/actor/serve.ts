@@ -1,9 +1,8 @@
 // The receiving side of request and reply: decode, handle, answer. No decision is made here.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { Bus, BusMessage, Payload, Subscription } from "#lib/ports/bus.ts";
+import { decodeRequest, encodeReply, readRequest } from "#proto/message-codec.ts";
 import {
-  decodeMessage,
-  encodeMessage,
   MESSAGE_VERSION,
   type Envelope,
   type ErrorMessage,
@@ -11,6 +10,7 @@ import {
   type Requests,
   type RequestType,
 } from "#proto/messages.ts";
+import { notUnderstood } from "./not-understood.ts";
 
 /** What a handler answers: a body, and perhaps a payload, which is released once it is on its way. */
 export interface Answer<T> {
@@ -27,7 +27,13 @@ export type Handler<T extends RequestType> = (
 /** Handlers by type of request. */
 export type Handlers = { readonly [T in RequestType]?: Handler<T> };
 
-/** Serves the requests of a queue. Failures are answered as errors; they are not delivered again. */
+/** What the subjects of inboxes begin with (lib/ports/bus.ts). */
+const INBOX = "inbox.";
+
+/**
+ * Serves the requests of a queue. Failures are answered as errors; they are not delivered again. So are requests that cannot be
+ * understood; where they do not even say who asks, they are left out.
+ */
 export function serve(
   bus: Bus,
   queue: string,
@@ -35,39 +41,75 @@ export function serve(
   handlers: Handlers,
   onDefect: (error: unknown) => void,
 ): Subscription {
+  /** Requests under way: one that comes again meanwhile gets the answer of the first, and needs no place of its own. */
+  const underWay = new Set<string>();
   return bus.consume(queue, { concurrency }, async (message) => {
-    const envelope = decodeMessage<Envelope>(message.body);
-    const answer = await handle(envelope, message, handlers, onDefect);
-    bus.send(envelope.replyTo, answer);
-    answer.payload?.release();
+    let envelope: Envelope;
+    try {
+      envelope = decodeRequest(message.body);
+    } catch (error) {
+      // The next delivery would be no better, here or elsewhere.
+      onDefect(notUnderstood(error, `a message at ${queue}`, "this process"));
+      return;
+    }
+    // Whoever asks is answered at an inbox, and can have nothing said for him anywhere else.
+    if (!envelope.replyTo.startsWith(INBOX)) return;
+    if (underWay.has(envelope.id)) return;
+    underWay.add(envelope.id);
+    try {
+      const answer = await handle(queue, envelope, message, handlers, onDefect);
+      try {
+        sendAnswer(bus, envelope, answer);
+      } finally {
+        answer.payload?.release();
+      }
+    } finally {
+      underWay.delete(envelope.id);
+    }
   });
 }
 
+/** An answer that the bus cannot carry is told as an error: whoever asked would ask for it for ever. */
+function sendAnswer(bus: Bus, envelope: Envelope, answer: BusMessage): void {
+  try {
+    bus.send(envelope.replyTo, answer);
+  } catch (error) {
+    if (!(error instanceof AshlarError)) throw error;
+    const body = encodeReply({ v: MESSAGE_VERSION, id: envelope.id, error: describe(error) });
+    bus.send(envelope.replyTo, { body });
+  }
+}
+
 async function handle(
+  queue: string,
   envelope: Envelope,
   message: BusMessage,
   handlers: Handlers,
   onDefect: (error: unknown) => void,
 ): Promise<BusMessage> {
   const reply = (rest: Partial<ReplyEnvelope>): Uint8Array =>
-    encodeMessage({ v: MESSAGE_VERSION, id: envelope.id, ...rest });
+    encodeReply({ v: MESSAGE_VERSION, id: envelope.id, ...rest });
   try {
-    if (envelope.v > MESSAGE_VERSION) {
-      throw new AshlarError(ErrorCode.Config, "the message is of a newer Ashlar", {
-        remedy: "upgrade this process",
-      });
-    }
+    const request = read(queue, envelope);
     const handler = handlers[envelope.type as RequestType] as
       | ((request: unknown, payload: Payload | undefined) => Promise<Answer<unknown>>)
       | undefined;
     if (handler === undefined) {
       throw new AshlarError(ErrorCode.Internal, `nobody handles ${envelope.type} here`);
     }
-    const { body, payload } = await handler(envelope.body, message.payload);
+    const { body, payload } = await handler(request, message.payload);
     return { body: reply({ body }), ...(payload === undefined ? {} : { payload }) };
   } catch (error) {
     if (!(error instanceof AshlarError)) onDefect(error);
     return { body: reply({ error: describe(error) }) };
+  }
+}
+
+function read(queue: string, envelope: Envelope): unknown {
+  try {
+    return readRequest(envelope);
+  } catch (error) {
+    throw notUnderstood(error, `a request to ${queue}`, `the process that serves ${queue}`);
   }
 }
 

@@ -15,6 +15,8 @@ export type StorageId = Brand<"StorageId">;
 export type SessionId = Brand<"SessionId">;
 /** Fencing token of a session; 16 hex digits. Resuming replaces it. */
 export type Token = Brand<"Token">;
+/** Identity of a job: 12 hex digits of its time in ms, 8 random ones; so jobs sort by when they were submitted. */
+export type JobId = Brand<"JobId">;
 /** Name of a version: `<volume>-<6 random>`. */
 export type VersionUid = Brand<"VersionUid">;
 
@@ -28,8 +30,21 @@ const HEX_16 = /^[0-9a-f]{16}$/;
 
 /** Reads a block id out of raw bytes at `offset`. */
 export function blockIdFrom(bytes: Buffer, offset = 0): BlockId {
+  // A plain Uint8Array has a toString, too, of another kind.
+  assert(Buffer.isBuffer(bytes), "ids are read out of a Buffer");
   assert(bytes.length >= offset + BLOCK_ID_BYTES, "a block id has 32 bytes");
   return bytes.toString("hex", offset, offset + BLOCK_ID_BYTES) as BlockId;
+}
+
+/** A new job's id. */
+export function newJobId(nowMs: number, random: Buffer): JobId {
+  assert(random.length === 4, "a job's id has four random bytes");
+  return `${nowMs.toString(16).padStart(12, "0")}${random.toString("hex")}` as JobId;
+}
+
+/** A job's id, or undefined where the text is none. */
+export function parseJobId(text: string): JobId | undefined {
+  return /^[0-9a-f]{20}$/.test(text) ? (text as JobId) : undefined;
 }
 
 /** Checks a hex string and brands it. */

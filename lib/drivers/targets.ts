@@ -15,6 +15,8 @@ export interface OpenTargetOptions {
   readonly force: boolean;
   /** Folders and files of the repository itself: nothing is ever restored onto or into them. */
   readonly forbid: readonly string[];
+  /** The restore that it is for, where that may be tried again. */
+  readonly restore?: string | undefined;
 }
 
 /** Opens a target of one kind. */

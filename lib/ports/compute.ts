@@ -28,6 +28,8 @@ export interface SealRequest {
   /** 32 bytes, as hex. */
   readonly id: string;
   readonly plain: Uint8Array;
+  /** Refuse (Damaged) what does not hash to the id: it came from another process. */
+  readonly verify?: boolean;
 }
 
 /** One object to open. */

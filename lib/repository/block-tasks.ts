@@ -1,7 +1,7 @@
 // What compute workers do with blocks. A worker thread imports this file by its URL, so it loads little.
 import { assert } from "#lib/core/assert.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { HashedBlocks, Opened, Piece } from "#lib/ports/compute.ts";
+import type { HashedBlocks, Opened, Piece, SealRequest } from "#lib/ports/compute.ts";
 import type { ComputeTasks, ComputeTaskSource } from "#lib/ports/compute-tasks.ts";
 import { BLOCK_ID_BYTES } from "#lib/core/ids.ts";
 import { asBuffer, createHasher, type Hasher } from "./hashing.ts";
@@ -29,6 +29,7 @@ export function createTasks(setup: BlockTaskSetup): ComputeTasks {
       assert(sealer !== undefined, "only who has repository keys seals");
       let offset = 0;
       return requests.map((request): Piece => {
+        if (request.verify === true) requireId(hasher, request);
         const length = sealer.sealInto(request, out, offset);
         offset += length;
         return { offset: offset - length, length };
@@ -44,6 +45,16 @@ export function createTasks(setup: BlockTaskSetup): ComputeTasks {
       });
     },
   };
+}
+
+/** Nobody can have a wrong block stored under an id that others know. */
+function requireId(hasher: Hasher, { kind, id, plain }: SealRequest): void {
+  const found = kind === "block" ? hasher.hashBlock(plain) : hasher.hashNode(plain);
+  if (found.toString("hex") === id) return;
+  throw new AshlarError(ErrorCode.Damaged, `what was sent as ${kind} ${id} is something else`, {
+    remedy: "the agent that sent it is broken, or not to be trusted: look at its host",
+    details: { id, kind },
+  });
 }
 
 function openOne(

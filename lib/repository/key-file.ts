@@ -24,38 +24,53 @@ export function createKeyFile(): { readonly secret: AccessSecret; readonly text:
 
 /** The text of a key's file. */
 export function formatKeyFile(key: Buffer): string {
-  const digits = toDigits(key).slice(0, KEY_DIGITS) + checkDigits(key);
   return [
     "# Ashlar key file. Whoever has it can read the backups; without it nobody can. Keep a copy off this machine.",
-    `${PREFIX}${digits.replace(GROUP, "$&-")}`,
+    `${PREFIX}${formatKeyDigits(key)}`,
     "",
   ].join("\n");
 }
 
+/** A key of 32 bytes as people can type it, with check digits. */
+export function formatKeyDigits(key: Buffer): string {
+  const digits = toDigits(key).slice(0, KEY_DIGITS) + checkDigits(key);
+  return digits.replace(GROUP, "$&-");
+}
+
 /** Reads the text of a key file: comment lines start with #; case, blanks and dashes do not matter. */
 export function parseKeyFile(text: string): AccessSecret {
+  const line = onlyLine(text);
+  if (line?.toUpperCase().startsWith(PREFIX) !== true) {
+    throw notAKeyFile(`it must have one line that starts with ${PREFIX}`);
+  }
+  const key = parseKeyDigits(line.slice(PREFIX.length), notAKeyFile);
+  return { type: "keyfile", key };
+}
+
+/** The one line of a text that is neither empty nor a comment; undefined where there are none or several. */
+export function onlyLine(text: string): string | undefined {
   const lines = text
     .split("\n")
     .map((line) => line.trim())
     .filter((line) => line !== "" && !line.startsWith("#"));
-  const [line] = lines;
-  if (line === undefined || lines.length > 1 || !line.toUpperCase().startsWith(PREFIX)) {
-    throw notAKeyFile(`it must have one line that starts with ${PREFIX}`);
-  }
-  const digits = line
-    .slice(PREFIX.length)
+  return lines.length === 1 ? lines[0] : undefined;
+}
+
+/** Reads what {@link formatKeyDigits} wrote; case, blanks and dashes do not matter. `wrong` makes the error of what is none. */
+export function parseKeyDigits(text: string, wrong: (why: string) => AshlarError): Buffer {
+  const digits = text
     .toUpperCase()
     .replaceAll(/[\s-]/g, "")
     .replaceAll("O", "0")
     .replaceAll(/[IL]/g, "1");
   if (digits.length !== KEY_DIGITS + CHECK_DIGITS) {
-    throw notAKeyFile(`it has ${digits.length} digits instead of ${KEY_DIGITS + CHECK_DIGITS}`);
+    throw wrong(`it has ${digits.length} digits instead of ${KEY_DIGITS + CHECK_DIGITS}`);
   }
   const key = fromDigits(digits.slice(0, KEY_DIGITS));
   if (key === undefined || checkDigits(key) !== digits.slice(KEY_DIGITS)) {
-    throw notAKeyFile("its check digits do not fit: there is a typing mistake in it");
+    throw wrong("its check digits do not fit: there is a typing mistake in it");
   }
-  return { type: "keyfile", key };
+  return key;
 }
 
 function notAKeyFile(why: string): AshlarError {

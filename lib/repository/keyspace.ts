@@ -1,4 +1,5 @@
 // The keys of the metadata (DESIGN §3). One short prefix a kind, then raw bytes, so that related records lie together.
+import { createHash } from "node:crypto";
 import {
   BLOCK_ID_BYTES,
   blockIdFrom,
@@ -6,6 +7,7 @@ import {
   SHORT_ID_BYTES,
   type BlockId,
   type Generation,
+  type JobId,
   type SessionId,
   type StorageId,
   type VersionUid,
@@ -35,6 +37,7 @@ export const READ_HOLD_LEVEL = 255;
 
 const hex = (text: string): Buffer => Buffer.from(text, "hex");
 const ascii = (text: string): Buffer => Buffer.from(text, "utf8");
+const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 const NUL = Buffer.of(0);
 
 function u64(value: number): Buffer {
@@ -81,6 +84,13 @@ const P = {
   horizon: ascii("sh/"),
   claim: ascii("sc/"),
   hold: ascii("sd/"),
+  job: ascii("j/"),
+  openJob: ascii("jo/"),
+  jobBeat: ascii("jb/"),
+  jobKey: ascii("jk/"),
+  jobLock: ascii("jl/"),
+  jobHook: ascii("jh/"),
+  schedule: ascii("js/"),
 } as const;
 
 function parentBytes(parent: Parent): Buffer {
@@ -133,6 +143,14 @@ export const key = {
     Buffer.concat([P.claim, hex(session), hex(id)]),
   hold: (session: SessionId, position: HoldPosition): Buffer =>
     Buffer.concat([P.hold, hex(session), positionBytes(position)]),
+  job: (job: JobId): Buffer => Buffer.concat([P.job, ascii(job)]),
+  openJob: (job: JobId): Buffer => Buffer.concat([P.openJob, ascii(job)]),
+  jobBeat: (job: JobId): Buffer => Buffer.concat([P.jobBeat, ascii(job)]),
+  jobHook: (job: JobId): Buffer => Buffer.concat([P.jobHook, ascii(job)]),
+  schedule: (name: string): Buffer => Buffer.concat([P.schedule, ascii(name)]),
+  // Names of any length and any characters.
+  jobKey: (name: string): Buffer => Buffer.concat([P.jobKey, digest(name)]),
+  jobLock: (name: string): Buffer => Buffer.concat([P.jobLock, digest(name)]),
 } as const;
 
 /** Builders of ranges. */
@@ -162,6 +180,14 @@ export const range = {
   claims: (session: SessionId): KeyRange => prefixRange(Buffer.concat([P.claim, hex(session)])),
   holds: (session: SessionId): KeyRange => prefixRange(Buffer.concat([P.hold, hex(session)])),
   allHolds: (): KeyRange => prefixRange(P.hold),
+  jobHooks: (): KeyRange => prefixRange(P.jobHook),
+  schedules: (): KeyRange => prefixRange(P.schedule),
+  /** All jobs, in the order of their submission; or those that were submitted before `job`. */
+  jobs: (job?: JobId): KeyRange =>
+    job === undefined
+      ? prefixRange(P.job)
+      : { start: P.job, end: Buffer.concat([P.job, ascii(job)]) },
+  openJobs: (): KeyRange => prefixRange(P.openJob),
 } as const;
 
 function withStorage(prefix: Buffer, storage: StorageId | undefined): Buffer {
@@ -208,6 +234,10 @@ export const parse = {
     session: shortIdFrom<SessionId>(bytes, P.hold.length),
     position: parsePosition(bytes, P.hold.length + SHORT_ID_BYTES),
   }),
+  job: (bytes: Buffer): JobId => bytes.toString("utf8", P.job.length) as JobId,
+  jobHook: (bytes: Buffer): JobId => bytes.toString("utf8", P.jobHook.length) as JobId,
+  schedule: (bytes: Buffer): string => bytes.toString("utf8", P.schedule.length),
+  openJob: (bytes: Buffer): JobId => bytes.toString("utf8", P.openJob.length) as JobId,
   volume: (bytes: Buffer): { volume: string; createdMs: number; uid: VersionUid } => {
     const nul = bytes.indexOf(0, P.volume.length);
     return {

@@ -62,7 +62,7 @@ export async function readSession(
 
 /** The fence: the session is live under this token, else Fenced. */
 export async function requireSession(
-  tx: KvTransaction,
+  tx: KvReader,
   session: SessionId,
   token: Token,
 ): Promise<SessionRecord> {

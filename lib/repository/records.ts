@@ -1,6 +1,6 @@
 // The other records of the metadata, as msgpack maps: read by people's tools, extended by adding fields.
 import { Packr } from "msgpackr";
-import type { BlockId, SessionId, StorageId, Token, VersionUid } from "#lib/core/ids.ts";
+import type { BlockId, JobId, SessionId, StorageId, Token, VersionUid } from "#lib/core/ids.ts";
 import { NO_COUNTS, type BackupCounts } from "#proto/messages.ts";
 
 const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: "number" });
@@ -26,6 +26,16 @@ export interface RepositoryRecord {
   readonly createdMs: number;
   readonly blockBytes: number;
   readonly hash: "blake3" | "hmac-sha256";
+  /** The metadata were moved there, or are being moved: nobody uses these any more. */
+  readonly movedTo?: string;
+  /** They are whole there: from here on no other place can be theirs, and this one never again without being copied over. */
+  readonly movedDone?: boolean;
+  /** They are being copied from there, and are not to be used yet. */
+  readonly copyOf?: string;
+  /** Of the copy that `movedTo` or `copyOf` is about: the same in both places. */
+  readonly copyId?: string;
+  /** How often they were moved: of two places the one with more is the newer. */
+  readonly moves?: number;
 }
 
 /** The storages that a version goes to, and how many must have it whole before it counts. */
@@ -95,6 +105,8 @@ export interface VersionRecord {
   readonly revision: number;
   /** The session that makes it, while it is incomplete. */
   readonly session: SessionId | undefined;
+  /** The job that makes it, or has made it: another try of that job makes no second one. */
+  readonly job?: JobId;
 }
 
 /** *live*, *dead* (lost its lease or failed; resumable), *ended* (its token passes nowhere; being settled). */
@@ -102,6 +114,12 @@ export type SessionState = "live" | "dead" | "ended";
 
 /** What a session does. Only backups claim and have a horizon. */
 export type SessionKind = "backup" | "restore" | "replicate";
+
+/** One try of a job: the token under which a coordinator has it. */
+export interface JobRun {
+  readonly job: JobId;
+  readonly token: Token;
+}
 
 /** `session/<sid>`. */
 export interface SessionRecord {
@@ -119,6 +137,8 @@ export interface SessionRecord {
   /** Who runs it: host name and, for the OS lock that tells of its death, the lock's name. */
   readonly host: string;
   readonly lock: string;
+  /** The job that it is for, and the try of that job: whoever has the job next knows that this try is over. */
+  readonly run?: JobRun;
   /**
    * What its nodes were read from: source, hints and base as the reader tells them apart. `MIXED_READING` when they were
    * read from several. Undefined before anything was read.

@@ -72,6 +72,71 @@ export interface SweepOutcome {
   readonly reason: string | undefined;
 }
 
+/** A version that needs the object. */
+export interface AffectedVersion {
+  readonly uid: VersionUid;
+  /** Where in the version, in bytes, ascending: a content may occur several times. */
+  readonly offsets: readonly number[];
+  /** Bytes behind each offset that the object stands for: one block, or all below a node. */
+  readonly length: number;
+  /** There are more offsets. */
+  readonly more: boolean;
+}
+
+/** All that was found within the bounds. */
+export interface BlastRadius {
+  readonly versions: readonly AffectedVersion[];
+  /** There are more versions, or more places, than the bounds allow to look for. */
+  readonly more: boolean;
+}
+
+/** What a scrub looks at, and for how long. */
+export interface ScrubOptions extends UpkeepOptions {
+  /** Read, open and compare every byte. */
+  readonly deep: boolean;
+  /** Default: all that count. */
+  readonly storages?: readonly StorageId[];
+  /** Only what these versions name; each object once. Default: everything, oldest verification first. */
+  readonly versions?: readonly VersionUid[];
+  /** Look at so many copies of a hundred, chosen at random. */
+  readonly samplePercent?: number;
+  /** Stop after so long, or so many sealed bytes; the next scrub goes on where this one stopped. */
+  readonly budget?: { readonly ms?: number; readonly bytes?: number };
+}
+
+/** A damaged object. */
+export interface DamagedObject extends BlastRadius {
+  readonly storage: StorageId;
+  readonly name: string;
+  readonly id: BlockId;
+  readonly kind: "block" | "node";
+  readonly reason: string;
+  /** The storage has a good copy again, copied from another one. */
+  readonly healed: boolean;
+}
+
+/** What was looked at, at one storage. */
+export interface ScrubbedStorage {
+  readonly storage: StorageId;
+  readonly checked: number;
+  /** Sealed bytes: read by a deep scrub, seen by a shallow one. */
+  readonly bytes: number;
+  readonly damaged: number;
+  /** Copies that had been found bad and are good: placed again. */
+  readonly restored: number;
+  /** Why not everything was looked at. */
+  readonly reason: string | undefined;
+}
+
+/** Outcome of a scrub. */
+export interface ScrubResult {
+  readonly storages: readonly ScrubbedStorage[];
+  /** Not more than are told one by one; `storages` has the counts. */
+  readonly damaged: readonly DamagedObject[];
+  /** The budget ended it. */
+  readonly budgetSpent: boolean;
+}
+
 /** Storage upkeep. */
 export interface Upkeep {
   /** Puts the heads that are owed: of one version or all, at one storage or all that are there. */
@@ -90,6 +155,8 @@ export interface Upkeep {
   fill(storage: StorageId, options?: UpkeepOptions): Promise<FillSummary>;
   /** Deletes from trash at a storage, under a new stamp. */
   runDeletions(storage: StorageId, options?: UpkeepOptions): Promise<DeletionOutcome>;
+  /** Verifies what is stored, the oldest verification first, and heals what it finds (DESIGN §4.8). */
+  scrub(options: ScrubOptions): Promise<ScrubResult>;
   /** Writes trash for what no record names at a storage. */
   sweep(storage: StorageId, options?: UpkeepOptions): Promise<SweepOutcome>;
   /**

@@ -1,7 +1,7 @@
 // What every command is given: the outside world as main.ts found it, and the options that hold for all commands.
 import type { Readable } from "node:stream";
 import type { Log } from "#lib/ports/log.ts";
-import type { LogFormat, LogLevel } from "./config-schema.ts";
+import type { LogFormat, LogLevel } from "#lib/process/config-schema.ts";
 import type { Output } from "./output.ts";
 
 /** A stream that may be a terminal. */

@@ -4,7 +4,6 @@ import { open, readdir, rm, rmdir, unlink } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
-import { openLmdbKv } from "#lib/drivers/lmdb/lmdb-kv.ts";
 import { createStorage, openStorage } from "#lib/drivers/storages.ts";
 import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import type { Kv } from "#lib/ports/kv.ts";
@@ -19,9 +18,10 @@ import {
 import { encodeRecord, METADATA_SCHEMA, type RepositoryRecord } from "#lib/repository/records.ts";
 import { newStorageId, type Ports } from "#lib/repository/repository.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
-import type { Config, StorageConfig } from "./config-file.ts";
+import type { Config, StorageConfig } from "#lib/process/config-file.ts";
 import { introduceStorage } from "./introduce-storage.ts";
-import { makeMetadataFolder, metadataPaths, writeKeyCopy } from "./metadata-folder.ts";
+import { makeMetadataFolder, writeKeyCopy } from "#lib/process/metadata-folder.ts";
+import { openMetadataStore } from "#lib/process/metadata-store.ts";
 import { Undo } from "./undo.ts";
 
 const CONFIG_MODE = 0o644;
@@ -56,7 +56,7 @@ export function makeRepository(
     undo.add(() => rm(metadata, { recursive: true, force: true }));
     await makeMetadataFolder(metadata);
     await writeKeyCopy(metadata, keyObject);
-    const kv = await openLmdbKv({ path: metadataPaths(metadata).kv, ...ports });
+    const kv = await openMetadataStore(plan.config, ports);
     try {
       await writeRepositoryRecord(kv, {
         schema: METADATA_SCHEMA,

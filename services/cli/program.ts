@@ -7,10 +7,10 @@ import {
   type GlobalOptions,
   type Surroundings,
 } from "./context.ts";
-import { exitCodeOf, exitCodesHelp } from "./exit-codes.ts";
-import { createLog, LOG_FORMATS, LOG_LEVELS, type LogOptions } from "./log.ts";
+import { exitCodeOf, exitCodesHelp } from "#lib/process/exit-codes.ts";
+import { createLog, LOG_FORMATS, LOG_LEVELS, type LogOptions } from "#lib/process/log.ts";
 import { Output } from "./output.ts";
-import { reportError } from "./report-error.ts";
+import { reportError } from "#lib/process/report-error.ts";
 /** What a verb does, with its arguments as commander gives them: operands, then options. */
 export type Handler<A extends unknown[]> = (context: CommandContext, ...args: A) => Promise<void>;
 
@@ -53,6 +53,12 @@ const VERBS: readonly (readonly [names: readonly string[], load: () => Promise<A
   [["usage"], async () => (await import("./verbs/usage.ts")).addUsage],
   [["status"], async () => (await import("./verbs/status.ts")).addStatus],
   [["storage"], async () => (await import("./verbs/storage.ts")).addStorage],
+  [["submit", "jobs", "watch", "cancel"], async () => (await import("./verbs/jobs.ts")).addJobs],
+  [["explain"], async () => (await import("./verbs/explain.ts")).addExplain],
+  [["schedule"], async () => (await import("./verbs/schedule.ts")).addSchedule],
+  [["agent"], async () => (await import("./verbs/agent.ts")).addAgent],
+  [["enroll", "nats-user", "revoke"], async () => (await import("./verbs/enroll.ts")).addEnroll],
+  [["kv"], async () => (await import("./verbs/kv.ts")).addKv],
   [["completion"], async () => (await import("./verbs/completion.ts")).addCompletion],
   [["version"], async () => (await import("./verbs/version.ts")).addVersion],
 ];

@@ -4,7 +4,6 @@ import path from "node:path";
 import { existsSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import { openLmdbKv } from "#lib/drivers/lmdb/lmdb-kv.ts";
 import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
 import { openKeys, type StoredKeyObject } from "#lib/repository/keys.ts";
 import type { Ports } from "#lib/repository/repository.ts";
@@ -14,24 +13,32 @@ import type {
   RebuildResult,
   RebuildStore,
 } from "#services/coordinator/rebuild-run.ts";
-import { systemPorts } from "./compose.ts";
-import { absoluteUrl, CONFIG_FILE_NAME, parseConfig, type Config } from "./config-file.ts";
-import { BLOCK_BYTES_DEFAULT } from "./config-schema.ts";
+import { systemPorts } from "#lib/process/open-repository.ts";
+import {
+  absoluteUrl,
+  CONFIG_FILE_NAME,
+  parseConfig,
+  type Config,
+} from "#lib/process/config-file.ts";
+import { BLOCK_BYTES_DEFAULT } from "#lib/process/config-schema.ts";
 import type { CommandContext } from "./context.ts";
 import { makeEmptyFolder, writeNewFile } from "./make-repository.ts";
 import {
   countOtherProcesses,
   makeMetadataFolder,
-  metadataPaths,
-  openMetadata,
   readKeyCopies,
   takeOwnLock,
   writeKeyCopy,
+} from "#lib/process/metadata-folder.ts";
+import {
+  metadataUrl,
+  openMetadata,
+  openMetadataStore,
   readRepositoryRecord,
-} from "./metadata-folder.ts";
+} from "#lib/process/metadata-store.ts";
 import { urlWithin, within } from "./paths.ts";
 import { renderConfig } from "./render-config.ts";
-import { configuredSecret, readKeyObjects } from "./repository-keys.ts";
+import { configuredSecret, readKeyObjects } from "#lib/process/repository-keys.ts";
 import { Undo } from "./undo.ts";
 
 /** Lies in the folder until the rebuild has come to its end: so that it can be run again after it was killed. */
@@ -80,7 +87,7 @@ export async function rebuildNew(
       undo.add(() => rm(config.metadata, { recursive: true }));
       for (const object of keyObjects) await writeKeyCopy(config.metadata, object);
     });
-    const kv = await openLmdbKv({ path: metadataPaths(config.metadata).kv, ...ports });
+    const kv = await openMetadataStore(config, ports);
     let result: RebuildResult;
     let text: string;
     try {
@@ -95,7 +102,7 @@ export async function rebuildNew(
         onProgress: request.onProgress,
       });
       // New backups find the blocks of the old ones only if they cut them to the same size.
-      const { blockBytes } = await readRepositoryRecord(kv, config.metadata);
+      const { blockBytes } = await readRepositoryRecord(kv, metadataUrl(config));
       const cut = { ...request, blockBytes: request.blockBytes ?? blockBytes };
       text = planConfig(context, cut, storages).text;
     } finally {
@@ -125,7 +132,7 @@ export async function rebuildConfigured(
 ): Promise<RebuildResult> {
   const ports = systemPorts(context);
   const storages = chooseStorages(config, from, context.cwd);
-  const { kv } = await openMetadata(config.metadata, ports);
+  const { kv } = await openMetadata(config, ports);
   const { name: own, lock } = takeOwnLock(config.metadata);
   let stores: RebuildStore[] = [];
   try {

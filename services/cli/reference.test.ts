@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { describe, it } from "node:test";
-import { EXIT_CODES } from "./exit-codes.ts";
+import { EXIT_CODES } from "#lib/process/exit-codes.ts";
 import { describeProgram } from "./program.ts";
 import { referenceMarkdown } from "./reference.ts";
 import { testSurroundings } from "#test/fakes/cli-surroundings.ts";

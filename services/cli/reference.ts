@@ -1,6 +1,6 @@
 // The reference of the command line, docs/cli.md, made from the program itself.
 import type { Argument, Command, Option } from "commander";
-import { exitCodesMarkdown } from "./exit-codes.ts";
+import { exitCodesMarkdown } from "#lib/process/exit-codes.ts";
 
 const HEAD = `# The command line
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as fc from "fast-check";
-import { parseConfig } from "./config-file.ts";
-import type { Config } from "./config-file.ts";
+import { parseConfig } from "#lib/process/config-file.ts";
+import type { Config } from "#lib/process/config-file.ts";
 import { renderConfig } from "./render-config.ts";
 
 const MINIMAL = "version: 1\nmetadata: ./metadata\nstorages: [{ name: here, url: ./storage }]\n";

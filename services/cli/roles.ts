@@ -10,13 +10,13 @@ import { openSource } from "#lib/drivers/sources.ts";
 import { openTarget } from "#lib/drivers/targets.ts";
 import { createHasher } from "#lib/repository/hashing.ts";
 import type { Repository } from "#lib/repository/repository.ts";
-import type { CoordinatorContext } from "#services/coordinator/context.ts";
+import type { CoordinatorContext, CoordinatorSettings } from "#services/coordinator/context.ts";
 import { startDedup } from "#services/dedup/dedup-actor.ts";
 import { startReader } from "#services/reader/reader-actor.ts";
 import { createUpkeep } from "#services/writer/upkeep.ts";
 import { startWriter } from "#services/writer/writer-actor.ts";
 import type { Engine } from "./compose.ts";
-import type { Config } from "./config-file.ts";
+import type { Config } from "#lib/process/config-file.ts";
 import type { CommandContext } from "./context.ts";
 
 /** Memory for blocks in flight where the configuration says nothing; the rest of the process takes about as much. */
@@ -38,8 +38,7 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
   const { config, context } = engine;
   const bus = openInprocBus({ clock: repo.clock, telemetry: repo.telemetry });
   const requester = new Requester(bus, repo.clock, repo.random);
-  const slotBytes = Math.max(blockBytes, SLOT_BYTES_MIN);
-  const slotCount = slotsFor(config.memory.budgetBytes ?? BUDGET_BYTES, slotBytes);
+  const { slotBytes, slotCount } = slotsOf(config.memory.budgetBytes, blockBytes);
   const dedup = startDedup(repo, bus);
   const writer = startWriter(repo, bus, { slotBytes, slotCount });
   // The standard input can be read only once, and a session that was taken for dead asks again.
@@ -66,14 +65,7 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
       bus,
       requester,
       upkeep: createUpkeep(repo, (...how) => writer.drain(...how)),
-      settings: {
-        leaseMs: config.sessions.leaseMs,
-        resumeWindowMs: config.sessions.resumeWindowMs,
-        patienceMs: config.sessions.patienceMs,
-        hintSample: config.defaults.hintSample,
-        storages: config.defaults.storages,
-        quorum: config.defaults.quorum,
-      },
+      settings: coordinatorSettings(config),
       host: config.host,
       lock: engine.lockName,
       isOwnerAlive: engine.isOwnerAlive,
@@ -87,6 +79,31 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
       await bus.close();
     },
   };
+}
+
+/** What the configuration says to coordinators. */
+export function coordinatorSettings({ sessions, defaults }: Config): CoordinatorSettings {
+  return {
+    leaseMs: sessions.leaseMs,
+    resumeWindowMs: sessions.resumeWindowMs,
+    patienceMs: sessions.patienceMs,
+    hintSample: defaults.hintSample,
+    storages: defaults.storages,
+    quorum: defaults.quorum,
+  };
+}
+
+/** Memory for blocks in flight. */
+export interface Slots {
+  /** Bytes of one. */
+  readonly slotBytes: number;
+  readonly slotCount: number;
+}
+
+/** Slots for blocks of that size, or for several that travel together. */
+export function slotsOf(budgetBytes: number | undefined, blockBytes: number): Slots {
+  const slotBytes = Math.max(blockBytes, SLOT_BYTES_MIN);
+  return { slotBytes, slotCount: slotsFor(budgetBytes ?? BUDGET_BYTES, slotBytes) };
 }
 
 /** Reading and writing share the budget: half of it for blocks that are read, half for objects that are put. */

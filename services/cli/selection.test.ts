@@ -5,7 +5,8 @@ import type { StorageId, VersionUid } from "#lib/core/ids.ts";
 import { openMemoryKv } from "#lib/drivers/memory/memory-kv.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { encodeRecord, type VersionRecord } from "#lib/repository/records.ts";
-import { compileSelection, resolveVersions, selectVersions } from "./selection.ts";
+import { compileSelection } from "#services/coordinator/selection.ts";
+import { resolveVersions, selectVersions } from "./selection.ts";
 
 const NOW = Date.parse("2026-05-09T12:00:00Z");
 const names = (storage: StorageId): string => `name-of-${storage}`;

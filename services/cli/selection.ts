@@ -1,25 +1,12 @@
 // Which versions a command is about: a uid, or a filter.
 import type { Kv } from "#lib/ports/kv.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
-import type { VersionRecord } from "#lib/repository/records.ts";
 import { resolveVersion } from "#services/coordinator/listing.ts";
-import { filterable, type StorageNames } from "./version-document.ts";
-
-/** Tells whether a version is meant. */
-export type VersionPredicate = (version: VersionRecord) => boolean;
-
-/** A filter's predicate; without a filter, all versions. */
-export async function compileSelection(
-  filter: string | undefined,
-  nameOf: StorageNames,
-  nowMs: number,
-): Promise<VersionPredicate> {
-  if (filter === undefined) return () => true;
-  // Loaded on use: the date parser behind it is large.
-  const { compileFilter } = await import("#lib/core/version-filter/evaluate.ts");
-  const matches = compileFilter(filter, nowMs);
-  return (version) => matches(filterable(version, nameOf));
-}
+import {
+  compileSelection,
+  type StorageNames,
+  type VersionPredicate,
+} from "#services/coordinator/selection.ts";
 
 /** What may be a uid, its beginning, or VOLUME@latest: filters have blanks, operators, quotes or parentheses. */
 const REFERENCE = /^[-a-zA-Z0-9_.:/@+]+$/;

@@ -1,12 +1,8 @@
 // How versions look: as JSON documents, and in tables.
 import { formatDuration, formatSize } from "#lib/core/size.ts";
-import type { StorageId } from "#lib/core/ids.ts";
-import type { BackupStatistics, VersionRecord } from "#lib/repository/records.ts";
-import type { FilterableVersion } from "#lib/core/version-filter/evaluate.ts";
+import type { BackupStatistics } from "#lib/repository/records.ts";
 import type { ListedVersion } from "#services/coordinator/listing.ts";
-
-/** Names of storages by identity. */
-export type StorageNames = (storage: StorageId) => string;
+import type { StorageNames } from "#services/coordinator/selection.ts";
 
 /** A version as a JSON document. Fields are added, never renamed. */
 export function versionDocument(listed: ListedVersion, nameOf: StorageNames): object {
@@ -78,26 +74,4 @@ export function formatDate(ms: number): string {
     `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ` +
     `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
   );
-}
-
-/** A version as filters see it. */
-export function filterable(version: VersionRecord, nameOf: StorageNames): FilterableVersion {
-  const { statistics } = version;
-  return {
-    uid: version.uid,
-    date: version.createdMs,
-    volume: version.volume,
-    snapshot: version.snapshot,
-    sizeBytes: version.sizeBytes,
-    blockBytes: version.blockBytes,
-    status: version.state === "removed" ? "invalid" : version.state,
-    protected: version.protected,
-    storages: version.policy.storages.map(nameOf),
-    labels: version.labels,
-    bytesRead: statistics?.bytesRead,
-    bytesWritten: statistics?.bytesNew,
-    bytesDeduplicated: statistics?.bytesKnown,
-    bytesSparse: statistics?.bytesSparse,
-    durationMs: statistics?.durationMs,
-  };
 }

@@ -1,13 +1,13 @@
 // What most commands do first and last: read the configuration, open the repository, close it. The modules behind it are
 // loaded here, so that `--help` and `completion` do not wait for them.
 import { hostname } from "node:os";
-import type { Config } from "./config-file.ts";
+import type { Config } from "#lib/process/config-file.ts";
 import type { Engine } from "./compose.ts";
 import type { CommandContext } from "./context.ts";
 
 /** Reads the configuration that the command line, the environment and the working folder lead to. */
 export async function readConfig(context: CommandContext): Promise<Config> {
-  const { loadConfig } = await import("./config-file.ts");
+  const { loadConfig } = await import("#lib/process/config-file.ts");
   const { env, cwd, options } = context;
   const config = await loadConfig(options.config, { env, cwd, hostname: hostname() });
   context.configureLog(config.log);

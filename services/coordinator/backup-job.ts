@@ -1,17 +1,26 @@
 // A backup, from its request to its acknowledgement: session, reader, finish, heads (DESIGN §4.1–4.6, 4.10).
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { checkVolumeName } from "#lib/core/uid.ts";
-import type { BlockId, StorageId, VersionUid } from "#lib/core/ids.ts";
+import { untilAborted } from "#lib/core/until-aborted.ts";
+import type { BlockId, SessionId, StorageId, VersionUid } from "#lib/core/ids.ts";
 import type { Policy, VersionRecord } from "#lib/repository/records.ts";
 import { finishVersion, readVersion } from "#lib/repository/transactions/version.ts";
 import { listHolds } from "#lib/repository/transactions/session.ts";
-import { queues, type Requests } from "#proto/messages.ts";
-import { leaveResumable, startBackup, takeOver, type StartedBackup } from "./backup-session.ts";
-import { catchUp, untilAborted } from "./catch-up.ts";
+import type { Requests } from "#proto/messages.ts";
+import { askReader, releaseReader } from "./ask-reader.ts";
+import {
+  finishedBefore,
+  leaveResumable,
+  startBackup,
+  takeOver,
+  type StartedBackup,
+} from "./backup-session.ts";
+import { catchUp } from "./catch-up.ts";
 import type { CoordinatorContext } from "./context.ts";
 import { endDead, noticeDead, settle } from "./dead-sessions.ts";
 import type { BackupJob, BackupResult, JobOptions, StorageOutcome } from "./jobs.ts";
 import { showVersion } from "./listing.ts";
+import { PhaseClock } from "./phases.ts";
 import { watchReader, type WatchedJob } from "./watch-reader.ts";
 
 /** Rounds of a refused finish, and of a session that was taken for dead while it worked. */
@@ -27,14 +36,28 @@ export async function runBackup(
   options: JobOptions = {},
 ): Promise<BackupResult> {
   checkVolumeName(job.volume);
+  const finished = await finishedBefore(context);
+  const phases = new PhaseClock(context.repo.clock);
+  if (finished !== undefined) {
+    return acknowledge(context, job, { version: finished, phases }, options.signal);
+  }
   const policy = choosePolicy(context, job);
   await checkStorages(context, policy, job);
   const startedMs = context.repo.clock.monotonic();
   let started = await startBackup(context, job, policy);
+  phases.end("start");
   for (let round = 1; ; round += 1) {
     try {
-      const version = await runSession(context, job, started, startedMs, options);
-      return await acknowledge(context, job, started, version, options.signal);
+      const version = await runSession(context, job, { ...started, phases }, startedMs, options);
+      return {
+        ...(await acknowledge(
+          context,
+          job,
+          { version, phases, session: started.session },
+          options.signal,
+        )),
+        resumed: started.resumed,
+      };
     } catch (error) {
       if (!isErrorCode(error, ErrorCode.Fenced) || round === FENCED_ROUNDS_MAX) throw error;
       context.repo.log.warn("the session was taken for dead; going on with it", {
@@ -93,13 +116,14 @@ function awayReason(context: CoordinatorContext, storage: StorageId): string {
 async function runSession(
   context: CoordinatorContext,
   job: BackupJob,
-  started: StartedBackup,
+  started: StartedBackup & { readonly phases: PhaseClock },
   startedMs: number,
   options: JobOptions,
 ): Promise<VersionRecord> {
-  const { repo, requester, host } = context;
+  const { repo } = context;
   const { session, token } = started;
-  const watch = watchReader(context, session, options);
+  const readerHost = job.host ?? context.host;
+  const watch = watchReader(context, readerHost, started, options);
   try {
     const request = await readerRequest(context, job, started, watch);
     repo.log.debug("reading", {
@@ -111,16 +135,17 @@ async function runSession(
       placedNodes: request.placed.length,
       policy: request.policy,
     });
-    const { body } = await requester.request(queues.reader(host), "backup", request);
+    const body = await askReader(context, readerHost, "backup", request, options.signal);
+    started.phases.endReader(body.stages);
     repo.log.debug("everything is read and placed", { uid: started.uid, ...body });
-    return await finish(context, job, started, body, startedMs, options.signal);
+    const version = await finish(context, job, started, body, startedMs, options.signal);
+    started.phases.end("finish");
+    return version;
   } catch (error) {
     await leaveResumable(context, started).catch(() => undefined);
     throw error;
   } finally {
-    await requester
-      .request(queues.reader(host), "release", { session, token })
-      .catch(() => undefined);
+    await releaseReader(context, readerHost, { session, token }, options.signal);
     await watch.stop();
   }
 }
@@ -168,8 +193,9 @@ async function finish(
   startedMs: number,
   signal: AbortSignal | undefined,
 ): Promise<VersionRecord> {
-  const { repo, requester, upkeep, host } = context;
+  const { repo, upkeep } = context;
   const { session, token } = started;
+  const readerHost = job.host ?? context.host;
   await upkeep.drain(job.requireComplete === true ? DRAIN_MS * 6 : DRAIN_MS, signal);
   if (job.requireComplete === true) await catchUp(context, started.version.policy, signal);
   signal?.throwIfAborted();
@@ -189,12 +215,13 @@ async function finish(
     });
     if (result.kind === "valid") return result.version;
     const policy = { storages: result.storages, quorum: result.storages.length };
-    const { body } = await requester.request(queues.reader(host), "ensureRoot", {
-      session,
-      token,
-      policy,
-    });
-    ({ root, sizeBytes, levels } = body);
+    ({ root, sizeBytes, levels } = await askReader(
+      context,
+      readerHost,
+      "ensureRoot",
+      { session, token, policy },
+      signal,
+    ));
   }
   throw new AshlarError(ErrorCode.TryAgain, "the backup could not be placed at its storages", {
     remedy: "run it again: it goes on where it stopped",
@@ -205,11 +232,15 @@ async function finish(
 async function acknowledge(
   context: CoordinatorContext,
   job: BackupJob,
-  started: StartedBackup,
-  version: VersionRecord,
+  done: {
+    readonly version: VersionRecord;
+    readonly phases: PhaseClock;
+    readonly session?: SessionId;
+  },
   signal: AbortSignal | undefined,
 ): Promise<BackupResult> {
   const { repo, upkeep } = context;
+  const { version, phases, session } = done;
   const { uid, policy } = version;
   const options = signal === undefined ? {} : { signal };
   const heads = await untilAborted(upkeep.putHeads({ uid }, options), signal);
@@ -232,20 +263,24 @@ async function acknowledge(
       { remedy: "it is completed by the next backup or `ashlar gc`" },
     );
   }
-  await settle(context, started.session);
+  phases.end("heads");
+  if (session !== undefined) await settle(context, session);
   await endDead(
     context,
     await noticeDead(context),
     ({ record }) => record.volume === version.volume && record.kind === "backup",
   );
   await catchUp(context, policy, signal);
+  const storages = await outcomes(context, version);
+  phases.end("settle");
   return {
     uid,
     sizeBytes: version.sizeBytes,
     statistics: version.statistics as BackupResult["statistics"],
     warnings: version.warnings,
-    storages: await outcomes(context, version),
-    resumed: started.resumed,
+    storages,
+    resumed: true,
+    stages: phases.totals(),
   };
 }
 

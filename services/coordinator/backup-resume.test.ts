@@ -3,15 +3,19 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
-import type { VersionUid } from "#lib/core/ids.ts";
+import { newJobId, type VersionUid } from "#lib/core/ids.ts";
+import { asVersionUid } from "#lib/core/uid.ts";
 import { seededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { encodeRecord } from "#lib/repository/records.ts";
+import { newToken } from "#lib/repository/repository.ts";
 import { listSessions, markDead } from "#lib/repository/transactions/session.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { BLOCK_BYTES, openOneProcess, type OneProcess } from "#test/fixtures/one-process.ts";
 import { runBackup } from "./backup-job.ts";
+import type { CoordinatorContext } from "./context.ts";
 import type { BackupJob, BackupResult } from "./jobs.ts";
+import { removeVersions } from "./remove-job.ts";
 import { runRestore } from "./restore-job.ts";
 
 const B = BLOCK_BYTES;
@@ -204,3 +208,66 @@ describe("hints", () => {
     await process.close();
   });
 });
+
+describe("another try of a job", () => {
+  const token = newToken(seededRandom(1));
+  const attempt = (process: OneProcess, number: number): CoordinatorContext => ({
+    ...process.context,
+    run: { job: newJobId(1000, Buffer.alloc(4)), token },
+    attempt: number,
+  });
+
+  it("finds the version that an earlier one has finished, and makes no second one", async () => {
+    const process = await openOneProcess({ storages: 1 });
+    process.device("disk", noise(1, 20));
+    const { uid } = await runBackup(attempt(process, 1), JOB);
+    const again = process.device("disk", noise(2, 20));
+    assert.equal((await runBackup(attempt(process, 2), JOB)).uid, uid);
+    assert.equal(again.reads, 0);
+    const other = { ...attempt(process, 2), run: { job: newJobId(2000, Buffer.alloc(4)), token } };
+    assert.notEqual((await runBackup(other, JOB)).uid, uid);
+    await process.close();
+  });
+
+  it("says so where somebody has removed it again", async () => {
+    const process = await openOneProcess({ storages: 1 });
+    process.device("disk", noise(1, 20));
+    const { uid } = await runBackup(attempt(process, 1), JOB);
+    await removeVersions(process.repo.kv, [uid]);
+    await assert.rejects(runBackup(attempt(process, 2), JOB), isFault(ErrorCode.NotFound));
+    await process.close();
+  });
+
+  it("does not acknowledge what has been found damaged since", async () => {
+    const process = await openOneProcess({ storages: 1 });
+    process.device("disk", noise(1, 20));
+    const { uid } = await runBackup(attempt(process, 1), JOB);
+    await process.repo.kv.transact(async (tx) => {
+      const version = await readVersion(tx, uid);
+      assert.ok(version !== undefined);
+      tx.set(key.version(uid), encodeRecord({ ...version, state: "invalid" }));
+    });
+    await assert.rejects(runBackup(attempt(process, 2), JOB), isFault(ErrorCode.Damaged));
+    await process.close();
+  });
+
+  it("has the uid that was asked for, also where a base keeps it from going on", async () => {
+    const process = await openOneProcess({ storages: 1 });
+    const data = noise(1, 300);
+    process.device("disk", data);
+    const { uid: base } = await runBackup(process.context, JOB);
+    const uid = asVersionUid("v-of-today");
+    const job = { ...JOB, base, uid, hints: "hints" };
+    const changed = Buffer.concat([noise(2, 200), data.subarray(200 * B)]);
+    process.device("disk", changed).badOffset = 199 * B;
+    process.device("hints", Buffer.from(hintsOf(changed.length)));
+    await assert.rejects(runBackup(attempt(process, 1), job), isFault(ErrorCode.Io));
+    process.device("disk", changed);
+    assert.equal((await runBackup(attempt(process, 2), job)).uid, uid);
+    await assertRestores(process, uid, changed);
+    await process.close();
+  });
+});
+
+/** Everything has changed. */
+const hintsOf = (length: number): string => JSON.stringify([{ offset: 0, length, exists: "true" }]);

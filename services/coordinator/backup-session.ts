@@ -13,8 +13,8 @@ import {
   type SessionEntry,
 } from "#lib/repository/transactions/session.ts";
 import { listVersions, readVersion } from "#lib/repository/transactions/version.ts";
-import type { CoordinatorContext } from "./context.ts";
-import { noticeDead, settle } from "./dead-sessions.ts";
+import { ownerOf, type CoordinatorContext } from "./context.ts";
+import { endDead, noticeDead, settle } from "./dead-sessions.ts";
 import type { BackupJob } from "./jobs.ts";
 
 /** A backup's session, under a token that is ours. */
@@ -43,6 +43,11 @@ export async function startBackup(
     const resumed = await tryResume(context, job, policy, blockBytes, base, entry);
     if (resumed !== undefined) return resumed;
   }
+  // What an earlier try of this job has left, and cannot be gone on with, is in the way of this one: it has the version's uid.
+  const { run } = context;
+  if (run !== undefined) {
+    await endDead(context, sessions, ({ record }) => record.run?.job === run.job);
+  }
   const session = newSessionId(repo.random);
   const token = newToken(repo.random);
   const uid =
@@ -67,6 +72,7 @@ export async function startBackup(
     sampleRound: job.hints === undefined ? 0 : await nextSampleRound(context, job.volume),
     revision: 0,
     session,
+    ...(context.run === undefined ? {} : { job: context.run.job }),
   };
   await startSession(repo.kv, {
     session,
@@ -80,14 +86,35 @@ export async function startBackup(
       volume: job.volume,
       source: job.source,
       policy,
-      host: context.host,
-      lock: context.lock,
+      ...ownerOf(context),
     },
     nowMs,
     version,
     ...(base === undefined ? {} : { reads: base.uid }),
   });
   return { session, token, uid, version, base, resumed: false, reading: undefined };
+}
+
+/**
+ * The version that an earlier try of this job has finished: its coordinator may have gone before the job's end was recorded, and
+ * the same disk would otherwise be stored once more, as another version.
+ */
+export async function finishedBefore({
+  repo,
+  run,
+  attempt,
+}: CoordinatorContext): Promise<VersionRecord | undefined> {
+  if (run === undefined || attempt === 1) return undefined;
+  for await (const version of listVersions(repo.kv, { removed: true })) {
+    if (version.job !== run.job || version.state === "incomplete") continue;
+    if (version.state !== "invalid") return version;
+    throw new AshlarError(
+      ErrorCode.Damaged,
+      `version ${version.uid}, which this job had stored, has been found damaged since`,
+      { remedy: "submit the backup anew" },
+    );
+  }
+  return undefined;
 }
 
 /**
@@ -160,10 +187,9 @@ async function tryResume(
     return undefined;
   }
   const token = newToken(repo.random);
-  const { host, lock } = context;
   const nowMs = repo.clock.now();
   const { labels = {} } = job;
-  const owner = { host, lock, token, nowMs, labels, dateAnew: true };
+  const owner = { ...ownerOf(context), token, nowMs, labels, dateAnew: true };
   try {
     await resumeSession(repo.kv, entry.session, owner);
   } catch (error) {
@@ -187,9 +213,9 @@ export async function takeOver(
   context: CoordinatorContext,
   started: StartedBackup,
 ): Promise<StartedBackup> {
-  const { repo, host, lock } = context;
+  const { repo } = context;
   const token = newToken(repo.random);
-  const owner = { host, lock, token, nowMs: repo.clock.now() };
+  const owner = { ...ownerOf(context), token, nowMs: repo.clock.now() };
   const { reading } = await resumeSession(repo.kv, started.session, owner);
   return { ...started, token, resumed: true, reading };
 }

@@ -1,4 +1,5 @@
 // What a backup does for the storages that its quorum did not need: they get what they are owed, for as long as nobody stops it.
+import { untilAborted } from "#lib/core/until-aborted.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import type { Policy } from "#lib/repository/records.ts";
 import type { CoordinatorContext } from "./context.ts";
@@ -44,21 +45,4 @@ async function fillAt(
     );
   }
   await upkeep.putHeads({ storage }, options);
-}
-
-/** Rejects with the signal's reason when it aborts, also where the work does not heed it: a storage may hang. */
-export async function untilAborted<T>(
-  work: Promise<T>,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  if (signal === undefined) return work;
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort);
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

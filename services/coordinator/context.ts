@@ -1,6 +1,7 @@
 // What coordinator jobs work with.
 import type { Requester } from "#lib/actor/requester.ts";
 import type { Bus } from "#lib/ports/bus.ts";
+import type { JobRun, SessionRecord } from "#lib/repository/records.ts";
 import type { SessionEntry } from "#lib/repository/transactions/session.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import type { Upkeep } from "#lib/repository/upkeep.ts";
@@ -30,6 +31,19 @@ export interface CoordinatorContext {
   /** This host, and the name of the OS lock that this process holds. */
   readonly host: string;
   readonly lock: string;
+  /** The try of a job that this is; undefined for a command. */
+  readonly run?: JobRun;
+  /** Which try it is, from 1 on. */
+  readonly attempt?: number;
   /** False when the process that runs the session is known to be gone. */
   readonly isOwnerAlive: (entry: SessionEntry) => boolean;
+}
+
+/** Who runs the sessions that this coordinator starts. */
+export function ownerOf({
+  host,
+  lock,
+  run,
+}: CoordinatorContext): Pick<SessionRecord, "host" | "lock" | "run"> {
+  return { host, lock, ...(run === undefined ? {} : { run }) };
 }

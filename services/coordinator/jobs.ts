@@ -24,6 +24,8 @@ export interface Progress {
 export interface BackupJob {
   /** file:PATH, a path, a block device, or - for a stream. */
   readonly source: string;
+  /** The host whose reader reads it; default: this one. */
+  readonly host?: string;
   readonly volume: string;
   readonly uid?: VersionUid;
   /** Name of the snapshot that the source is; says that the source is frozen. */
@@ -61,6 +63,8 @@ export interface BackupResult {
   readonly storages: readonly StorageOutcome[];
   /** It went on with an unfinished backup. */
   readonly resumed: boolean;
+  /** Where its time went, in ms by stage; they add up to what it took. */
+  readonly stages: Readonly<Record<string, number>>;
 }
 
 /** A restore. */
@@ -68,6 +72,8 @@ export interface RestoreJob {
   readonly uid: VersionUid;
   /** A path, a block device, or - for stdout. */
   readonly target: string;
+  /** The host whose reader writes it; default: this one. */
+  readonly host?: string;
   readonly force?: boolean;
   /** Discard or punch where the version has zeros, instead of writing them. */
   readonly sparse?: boolean;
@@ -98,7 +104,11 @@ export interface RestoreResult {
   readonly bytesZero: number;
   /** Equal already (differential). */
   readonly bytesEqual: number;
+  /** The first of them, in their order. */
   readonly damaged: readonly DamagedBlock[];
+  readonly damagedCount: number;
   readonly warnings: readonly string[];
   readonly durationMs: number;
+  /** Where its time went, in ms by stage; they add up to what it took. */
+  readonly stages: Readonly<Record<string, number>>;
 }

@@ -102,6 +102,17 @@ export async function readStatus(
   };
 }
 
+/** What a storage is owed; counts that stop at {@link COUNT_MAX}. */
+export async function countOwed(
+  kv: Kv,
+  storage: StorageId,
+): Promise<{ readonly copies: number; readonly heads: number }> {
+  return {
+    copies: (await countKeys(kv, range.owed(storage))).count,
+    heads: (await countKeys(kv, range.owedHeads(storage))).count,
+  };
+}
+
 function sessionStatus(
   entry: SessionEntry,
   alive: boolean,

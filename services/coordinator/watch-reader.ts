@@ -1,8 +1,9 @@
 // Progress from a reader's job, the way to stop it, and the sign that somebody still waits for it.
-import type { SessionId } from "#lib/core/ids.ts";
+import type { SessionId, Token } from "#lib/core/ids.ts";
 import type { Bus } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
-import { attendSubject, cancelSubject, decodeProgress, progressSubject } from "#proto/messages.ts";
+import { decodeProgress } from "#proto/message-codec.ts";
+import { attendSubject, cancelSubject, progressSubject } from "#proto/subjects.ts";
 import type { CoordinatorContext } from "./context.ts";
 import type { JobOptions } from "./jobs.ts";
 
@@ -15,25 +16,36 @@ export interface WatchedJob {
   stop(): Promise<void>;
 }
 
-const EMPTY = Buffer.alloc(0);
 const HEARTBEAT_MS_MIN = 500;
 
-/** Forwards progress to `options.onProgress`, and an abort of `options.signal` to the reader. */
+/**
+ * Forwards progress to `options.onProgress`, and an abort of `options.signal` to the reader.
+ * @param reader the host whose reader does it
+ */
 export function watchReader(
   { bus, repo: { clock }, settings }: CoordinatorContext,
-  session: SessionId,
+  reader: string,
+  { session, token }: { readonly session: SessionId; readonly token: Token },
   options: JobOptions,
 ): WatchedJob {
+  // Only the run of this token is meant: somebody else may have gone on with the session.
+  const body = Buffer.from(token, "utf8");
   const heartbeatMs = Math.max(HEARTBEAT_MS_MIN, Math.floor(settings.leaseMs / 4));
-  const subscription = bus.subscribe(progressSubject(session), (message) => {
+  const subscription = bus.subscribe(progressSubject(reader, session), (message) => {
     const progress = decodeProgress(message.body);
     options.onProgress?.({ ...progress, bytesTotal: progress.bytesTotal ?? undefined });
   });
-  const cancel = (): void => bus.send(cancelSubject(session), { body: EMPTY });
+  const cancel = (): void => bus.send(cancelSubject(reader, session), { body });
   if (options.signal?.aborted === true) cancel();
   options.signal?.addEventListener("abort", cancel);
   const stopped = new AbortController();
-  void attend(bus, clock, session, heartbeatMs, stopped.signal);
+  void attend(
+    bus,
+    clock,
+    { subject: attendSubject(reader, session), body },
+    heartbeatMs,
+    stopped.signal,
+  );
   return {
     job: session,
     heartbeatMs,
@@ -48,12 +60,12 @@ export function watchReader(
 async function attend(
   bus: Bus,
   clock: Clock,
-  session: SessionId,
+  sign: { readonly subject: string; readonly body: Buffer },
   everyMs: number,
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
     await clock.sleep(everyMs, signal).catch(() => undefined);
-    if (!signal.aborted) bus.send(attendSubject(session), { body: EMPTY });
+    if (!signal.aborted) bus.send(sign.subject, { body: sign.body });
   }
 }

@@ -17,7 +17,7 @@ import type { Kv } from "#lib/ports/kv.ts";
 import type { Log } from "#lib/ports/log.ts";
 import type { Random } from "#lib/ports/random.ts";
 import { key } from "#lib/repository/keyspace.ts";
-import { BATCH_MAX } from "#lib/repository/ledger.ts";
+import { BATCH_MAX, requireSession } from "#lib/repository/ledger.ts";
 import type { Policy } from "#lib/repository/records.ts";
 import { claim } from "#lib/repository/transactions/claim.ts";
 import { commitNode, holdNode } from "#lib/repository/transactions/commit-node.ts";
@@ -93,8 +93,12 @@ export function startDedup(ports: DedupPorts, bus: Bus): Subscription {
       };
     },
     nodes: async (request) => {
+      const { session, token } = sessionFrom(request);
       const ids = unpackBlockIds(request.ids);
-      const plains = await kv.read((reader) => reader.getMany(ids.map((id) => key.node(id))));
+      const plains = await kv.read(async (reader) => {
+        await requireSession(reader, session, token);
+        return reader.getMany(ids.map((id) => key.node(id)));
+      });
       return { body: { plains: plains.map((plain) => plain ?? null) } };
     },
     alive: async (request) => {

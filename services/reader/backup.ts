@@ -1,7 +1,6 @@
 // One backup at the reader: plan, read, bring, build the tree. Knows nothing of storages or metadata but through messages.
 import { assert } from "#lib/core/assert.ts";
 import { AshlarError } from "#lib/core/errors.ts";
-import { blocksToRead, parseHints, sampleUnchanged } from "#lib/core/hints.ts";
 import { packBlockIds, type BlockId, type SessionId, type Token } from "#lib/core/ids.ts";
 import type { Requester } from "#lib/actor/requester.ts";
 import type { BlockSource } from "#lib/ports/block-device.ts";
@@ -17,18 +16,14 @@ import {
   type ProgressMessage,
   type Requests,
 } from "#proto/messages.ts";
-import {
-  allocatedRanges,
-  onlyAllocated,
-  planBackup,
-  type PlannedPart,
-  type PlannedRange,
-} from "./backup-plan.ts";
+import { allocatedRanges, planBackup, type PlannedPart, type PlannedRange } from "./backup-plan.ts";
 import { BlockPipeline, type BroughtBlock } from "./block-pipeline.ts";
 import { Claimer } from "./claimer.ts";
 import { Counts } from "./counts.ts";
+import { hintedRanges } from "./hinted-ranges.ts";
 import { EpochTracker } from "./epoch-tracker.ts";
 import { checkSample, LeafAssembly, WRONG_HINT } from "./leaf-assembly.ts";
+import { StageClock } from "./stage-clock.ts";
 import { TreeBuilder, type PlacedNode } from "./tree-builder.ts";
 import { TreeCommitter } from "./tree-committer.ts";
 
@@ -50,6 +45,13 @@ export interface BackupContext {
   readonly readsOtherwise: () => Promise<void>;
 }
 
+/** Attributes of measurements; made once, because there are very many. */
+const OUTCOMES = {
+  zero: { outcome: "zero" },
+  known: { outcome: "known" },
+  new: { outcome: "new" },
+} as const;
+
 /** One reading of the device: what it starts is stopped together. */
 interface Attempt {
   readonly signal: AbortSignal;
@@ -64,6 +66,7 @@ export class Backup {
   readonly #context: BackupContext;
   readonly #request: Requests["backup"]["request"];
   readonly #epochs = new EpochTracker();
+  readonly #stages: StageClock;
   #counts = new Counts();
   #attempt: Attempt;
   #root: PlacedNode | undefined;
@@ -72,6 +75,7 @@ export class Backup {
   constructor(context: BackupContext, request: Requests["backup"]["request"]) {
     this.#context = context;
     this.#request = request;
+    this.#stages = new StageClock(context.ports);
     this.#attempt = this.#newAttempt();
   }
 
@@ -97,10 +101,12 @@ export class Backup {
       compute,
       pool,
       requester,
+      clock,
       claimer,
       policy,
       blockBytes,
       signal,
+      stages: this.#stages,
     });
     const committer = new TreeCommitter({
       requester,
@@ -139,6 +145,7 @@ export class Backup {
       levels: levelsFor(blockCountOf(this.#sizeBytes, this.#request.blockBytes)),
       counts: this.#counts.snapshot(),
       warnings,
+      stages: this.#stages.totals(),
       labels: inconsistent.length === 0 ? {} : { "ashlar/inconsistent": inconsistent.join("+") },
     };
   }
@@ -185,13 +192,15 @@ export class Backup {
     const plan = planBackup({
       sizeBytes,
       blockBytes,
-      ranges: useHints ? this.#hintedRanges(sizeBytes) : this.#allRanges(sizeBytes),
+      ranges: useHints
+        ? hintedRanges(source, this.#context.hintsText as string, request, sizeBytes)
+        : this.#allRanges(sizeBytes),
       base: base === undefined ? undefined : { ...base, root: base.root as BlockId },
       readNodes: this.#readNodes,
       placed,
     });
-    const { signal, fail, committer, work } = this.#attempt;
-    const tree = new TreeBuilder((...node) => committer.commit(...node), blockCount);
+    const { signal, fail, work } = this.#attempt;
+    const tree = new TreeBuilder(this.#commit, blockCount);
     tree.root.catch(fail);
     for await (const part of plan) {
       signal.throwIfAborted();
@@ -202,6 +211,9 @@ export class Backup {
     return tree.root;
   }
 
+  readonly #commit: TreeCommitter["commit"] = (...node) =>
+    this.#stages.run("commit", () => this.#attempt.committer.commit(...node));
+
   async #settle(work: ReadonlySet<Promise<void>>): Promise<void> {
     await Promise.all(work);
     this.#attempt.signal.throwIfAborted();
@@ -209,10 +221,11 @@ export class Backup {
 
   readonly #readNodes: ReadNodes = async (ids) => {
     const { requester } = this.#context;
+    const { session, token } = this.#request;
     const { body } = await requester.request(
       queues.dedup,
       "nodes",
-      { ids: packBlockIds(ids) },
+      { session, token, ids: packBlockIds(ids) },
       { signal: this.#attempt.signal },
     );
     return body.plains.map((plain) => plain ?? undefined);
@@ -224,35 +237,6 @@ export class Backup {
     for await (const range of allocatedRanges(this.#context.source, sizeBytes, blockBytes, all)) {
       yield { ...range, state: "read" };
     }
-  }
-
-  /** With a base: what changed. Without: what is allocated. What the source has as holes is not read in either case. */
-  #hintedRanges(sizeBytes: number): AsyncIterable<PlannedRange> {
-    const { blockBytes, base, sampleRate, sampleRound } = this.#request;
-    const hints = parseHints(this.#context.hintsText as string, sizeBytes);
-    const blockCount = blockCountOf(sizeBytes, blockBytes);
-    // From the first block on that the base has in another length, or not at all, everything is read.
-    const sameBlocks =
-      base === null || base.sizeBytes === sizeBytes
-        ? blockCount
-        : Math.floor(Math.min(base.sizeBytes, sizeBytes) / blockBytes);
-    function* ranges(): Generator<PlannedRange> {
-      for (const { first, end, state } of blocksToRead(hints, sizeBytes, blockBytes)) {
-        if (first < sameBlocks || state === "zero") {
-          const to = state === "zero" ? end : Math.min(end, sameBlocks);
-          if (state !== "unchanged") yield { from: first, to, state };
-          else {
-            for (const at of sampleUnchanged(blockCount, sampleRound, sampleRate, first, to)) {
-              yield { from: at, to: at + 1, state: "sample" };
-            }
-          }
-        }
-        if (end > sameBlocks && state !== "zero") {
-          yield { from: Math.max(first, sameBlocks), to: end, state: "read" };
-        }
-      }
-    }
-    return onlyAllocated(this.#context.source, sizeBytes, blockBytes, ranges());
   }
 
   #placePart(
@@ -316,17 +300,15 @@ export class Backup {
     const isZero = leaf.blocks.every((id) => id === undefined);
     const isRoot = levelsFor(blockCountOf(this.#sizeBytes, this.#request.blockBytes)) === 1;
     const placed =
-      isZero && !isRoot
-        ? { id: undefined }
-        : await this.#attempt.committer.commit(0, index, leaf.blocks);
+      isZero && !isRoot ? { id: undefined } : await this.#commit(0, index, leaf.blocks);
     leaf.release();
     tree.place(0, index, placed);
   }
 
   async #readStream(): Promise<PlacedNode> {
     const { blockBytes } = this.#request;
-    const { pipeline, committer, fail, work } = this.#attempt;
-    const tree = new TreeBuilder((...node) => committer.commit(...node), undefined);
+    const { pipeline, fail, work } = this.#attempt;
+    const tree = new TreeBuilder(this.#commit, undefined);
     tree.root.catch(fail);
     const spanBytes = pipeline.spanBlocks * blockBytes;
     // While the size is not known no leaf is taken for the root.
@@ -384,7 +366,12 @@ export class Backup {
   }
 
   #count(brought: readonly BroughtBlock[]): void {
-    for (const block of brought) this.#counts.brought(block);
+    const { telemetry } = this.#context.ports;
+    for (const block of brought) {
+      this.#counts.brought(block);
+      telemetry.count("ashlar.blocks", 1, OUTCOMES[block.outcome]);
+      telemetry.count("ashlar.bytes", block.length, OUTCOMES[block.outcome]);
+    }
     this.#report();
   }
 

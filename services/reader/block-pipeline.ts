@@ -3,12 +3,14 @@
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { blockIdFrom, BLOCK_ID_BYTES, type BlockId } from "#lib/core/ids.ts";
 import type { Requester } from "#lib/actor/requester.ts";
+import type { Clock } from "#lib/ports/clock.ts";
 import type { BlockSource } from "#lib/ports/block-device.ts";
 import type { Compute, HashedBlocks, Slot, SlotPool } from "#lib/ports/compute.ts";
 import { NODE_FAN_OUT } from "#lib/repository/tree.ts";
 import { queues, type PolicyMessage, type PutBlockMessage } from "#proto/messages.ts";
 import type { Claimed, Claimer } from "./claimer.ts";
 import type { ReleaseEpoch } from "./epoch-tracker.ts";
+import type { StageClock } from "./stage-clock.ts";
 
 /** What became of one block: its id, undefined where it is zero; `release` lets the epoch of its claim go. */
 export interface BroughtBlock {
@@ -25,10 +27,12 @@ export interface PipelineOptions {
   readonly compute: Compute;
   readonly pool: SlotPool;
   readonly requester: Requester;
+  readonly clock: Clock;
   readonly claimer: Claimer;
   readonly policy: PolicyMessage;
   readonly blockBytes: number;
   readonly signal: AbortSignal;
+  readonly stages: StageClock;
 }
 
 /** A span of blocks in a slot, hashed. */
@@ -115,9 +119,10 @@ export class BlockPipeline {
    * cannot be filled is released.
    */
   async read(slot: Slot, firstBlock: number, length: number): Promise<number> {
-    const { source, blockBytes } = this.#options;
+    const { source, blockBytes, stages } = this.#options;
+    const into = slot.bytes.subarray(0, length);
     try {
-      return await source.read(slot.bytes.subarray(0, length), firstBlock * blockBytes);
+      return await stages.run("read", () => source.read(into, firstBlock * blockBytes));
     } catch (error) {
       slot.release();
       throw error;
@@ -136,7 +141,8 @@ export class BlockPipeline {
   ): Promise<BroughtBlock[]> {
     try {
       const bytes = slot.bytes.subarray(0, length);
-      const hashed = await this.#options.compute.hash(bytes, this.#options.blockBytes);
+      const { compute, blockBytes, stages } = this.#options;
+      const hashed = await stages.run("hash", () => compute.hash(bytes, blockBytes));
       return await this.#bringSpan({ slot, bytes, firstBlock, hashed }, policy);
     } finally {
       slot.release();
@@ -204,7 +210,7 @@ export class BlockPipeline {
     fresh: Map<BlockId, Fresh>,
     shared: Map<BlockId, InFlight>,
   ): Promise<void> {
-    const { claimer } = this.#options;
+    const { claimer, stages } = this.#options;
     let patient = false;
     for (let round = 0; fresh.size > 0; round += 1) {
       const blocks = [...fresh.values()];
@@ -215,11 +221,13 @@ export class BlockPipeline {
         );
       }
       const wait = patient;
-      const claims = await Promise.all(
-        blocks.map(({ id, length }) =>
-          wait
-            ? claimer.claimPatiently("block", id, length, policy)
-            : claimer.claim("block", id, length, policy),
+      const claims = await stages.run("claim", () =>
+        Promise.all(
+          blocks.map(({ id, length }) =>
+            wait
+              ? claimer.claimPatiently("block", id, length, policy)
+              : claimer.claim("block", id, length, policy),
+          ),
         ),
       );
       const settle = (
@@ -255,7 +263,7 @@ export class BlockPipeline {
       readonly claimed: Sendable;
     }[],
   ): Promise<readonly { readonly named: boolean; readonly storedBytes: number }[]> {
-    const { requester, blockBytes, signal } = this.#options;
+    const { requester, blockBytes, signal, stages, clock } = this.#options;
     const blocks = sends.map(({ block, claimed }): PutBlockMessage => ({
       id: block.id,
       offset: block.at * blockBytes,
@@ -263,12 +271,16 @@ export class BlockPipeline {
       copies: claimed.copies,
       need: claimed.need,
     }));
-    const { body } = await requester.request(
-      queues.writer,
-      "put",
-      { kind: "block", blocks },
-      { payload: span.slot, signal },
+    const startMs = clock.monotonic();
+    const { body } = await stages.run("put", () =>
+      requester.request(
+        queues.writer,
+        "put",
+        { kind: "block", blocks },
+        { payload: span.slot, signal },
+      ),
     );
+    if (body.times !== undefined) stages.tellPut(clock.monotonic() - startMs, body.times);
     return body.outcomes;
   }
 }

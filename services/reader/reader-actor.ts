@@ -2,6 +2,7 @@
 // access to the metadata, only the dedup key (DESIGN §2).
 import { createHash } from "node:crypto";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { meterPool } from "#lib/actor/metered-pool.ts";
 import { Requester } from "#lib/actor/requester.ts";
 import { serve } from "#lib/actor/serve.ts";
 import type { BlockId } from "#lib/core/ids.ts";
@@ -20,6 +21,8 @@ export interface OpenTargetRequest {
   readonly url: string;
   readonly sizeBytes: number;
   readonly force: boolean;
+  /** The restore that it is for: a later try goes on with the target that an earlier one has made. */
+  readonly restore: string;
 }
 
 /** What a reader needs. */
@@ -46,8 +49,8 @@ export interface Reader {
 interface Running {
   backup: Backup | undefined;
   readonly result: Promise<unknown>;
-  /** Stops it; resolves when it touches nothing any more. */
-  stop: () => Promise<void>;
+  /** Stops it, for the reason; resolves when it touches nothing any more. */
+  stop: (why: AshlarError) => Promise<void>;
   /** Set once it is being stopped. */
   stopped?: Promise<void>;
 }
@@ -72,12 +75,12 @@ class ReaderActor {
 
   /** Slots are allocated when the first job needs them; larger ones only for larger blocks. */
   #pool(blockBytes: number): SlotPool {
-    const { slotBytes, slotCount, compute } = this.#options;
+    const { slotBytes, slotCount, compute, ports } = this.#options;
     const bytes = Math.max(blockBytes, Math.floor(slotBytes / blockBytes) * blockBytes);
     let pool = this.#pools.get(bytes);
     if (pool === undefined) {
       const count = Math.max(4, Math.floor((slotBytes * slotCount) / bytes));
-      pool = compute.pool(bytes, count);
+      pool = meterPool(compute.pool(bytes, count), ports.telemetry, { role: "reader" });
       this.#pools.set(bytes, pool);
     }
     return pool;
@@ -110,8 +113,8 @@ class ReaderActor {
       await alive;
       await source?.close();
     };
-    running.stop = async () => {
-      job.fail(new AshlarError(ErrorCode.Cancelled, "nobody waits for the backup any more"));
+    running.stop = async (why) => {
+      job.fail(why);
       await running.result.catch(() => undefined);
       await end();
     };
@@ -137,15 +140,21 @@ class ReaderActor {
    * Stops what runs, and forgets it only then: whoever asks meanwhile, for its end or for its result, gets those of this job.
    * @param only this job, and none that has taken its place
    */
-  async #forget(at: string, only?: Running): Promise<void> {
+  async #forget(at: string, only?: Running, why: AshlarError = nobodyWaits()): Promise<void> {
     const running = this.#running.get(at);
     if (running === undefined || (only !== undefined && only !== running)) return;
-    running.stopped ??= running.stop().catch((error: unknown) =>
+    running.stopped ??= running.stop(why).catch((error: unknown) =>
       // A source that cannot be closed is no reason to fail whoever has no use for it.
       this.#options.ports.log.warn("a job was not ended cleanly", { error }),
     );
     await running.stopped;
     if (this.#running.get(at) === running) this.#running.delete(at);
+  }
+
+  /** Ends all that runs: it is gone on with when this host's reader is there again. */
+  async stopAll(): Promise<void> {
+    const all = [...this.#running];
+    await Promise.all(all.map(([at, running]) => this.#forget(at, running, isStopping())));
   }
 
   #readOnce(session: string, source: BlockSource): void {
@@ -164,8 +173,8 @@ class ReaderActor {
   }
 
   #job(request: Requests["backup" | "restore"]["request"]): ReaderJob {
-    const { bus, ports } = this.#options;
-    return new ReaderJob({ bus, clock: ports.clock, requester: this.#requester }, request);
+    const { bus, ports, host } = this.#options;
+    return new ReaderJob({ bus, clock: ports.clock, requester: this.#requester, host }, request);
   }
 
   /** What is read is told before any node of it is brought, so that no other run takes it for its own. */
@@ -229,8 +238,8 @@ class ReaderActor {
     const job = this.#job(request);
     const alive = job.keepAlive(() => null);
     const result = this.#restore(request, job).finally(() => job.flush());
-    const stop = async (): Promise<void> => {
-      job.fail(new AshlarError(ErrorCode.Cancelled, "nobody waits for the restore any more"));
+    const stop = async (why: AshlarError): Promise<void> => {
+      job.fail(why);
       await result.catch(() => undefined);
       job.end();
       await alive;
@@ -250,10 +259,13 @@ class ReaderActor {
       url: request.target,
       sizeBytes: request.length,
       force: request.force,
+      // Of an older coordinator there is no more than its session.
+      restore: request.restore ?? request.session,
     });
     try {
       return await restore(
         {
+          ports: this.#options.ports,
           requester: this.#requester,
           target,
           pool: this.#pool(request.blockBytes),
@@ -269,6 +281,14 @@ class ReaderActor {
     }
   }
 }
+
+const nobodyWaits = (): AshlarError =>
+  new AshlarError(ErrorCode.Cancelled, "nobody waits for the job any more");
+
+const isStopping = (): AshlarError =>
+  new AshlarError(ErrorCode.TryAgain, "the reader is being stopped", {
+    remedy: "it can be gone on with when a reader is there again",
+  });
 
 const nothingToStop = (): Promise<void> => Promise.resolve();
 
@@ -315,7 +335,9 @@ export function startReader(options: ReaderOptions): Reader {
   );
   return {
     stop: async () => {
-      await subscription.stop();
+      const stopped = subscription.stop();
+      await actor.stopAll();
+      await stopped;
       await actor.requester.close();
     },
   };

@@ -3,15 +3,9 @@ import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { Requester } from "#lib/actor/requester.ts";
 import type { Bus } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
-import {
-  attendSubject,
-  cancelSubject,
-  encodeProgress,
-  progressSubject,
-  queues,
-  type ProgressMessage,
-  type SessionMessage,
-} from "#proto/messages.ts";
+import { encodeProgress } from "#proto/message-codec.ts";
+import { queues, type ProgressMessage, type SessionMessage } from "#proto/messages.ts";
+import { attendSubject, cancelSubject, progressSubject } from "#proto/subjects.ts";
 
 const PROGRESS_EVERY_MS = 200;
 /** So many signs of life in a row to which nobody said that he still waits: whoever gave the job is gone. */
@@ -22,6 +16,8 @@ export interface ReaderJobPorts {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly requester: Requester;
+  /** This host. */
+  readonly host: string;
 }
 
 /** A job under way. */
@@ -42,12 +38,14 @@ export class ReaderJob {
   ) {
     this.#ports = ports;
     this.#request = request;
-    const { bus } = ports;
-    const cancel = bus.subscribe(cancelSubject(request.session), () =>
-      this.fail(new AshlarError(ErrorCode.Cancelled, "stopped on request")),
-    );
-    const attendance = bus.subscribe(attendSubject(request.session), () => {
-      this.#unattended = 0;
+    const { bus, host } = ports;
+    // Of another token it is about another run of the session.
+    const isMeant = (body: Uint8Array): boolean => Buffer.from(body).toString() === request.token;
+    const cancel = bus.subscribe(cancelSubject(host, request.session), ({ body }) => {
+      if (isMeant(body)) this.fail(new AshlarError(ErrorCode.Cancelled, "stopped on request"));
+    });
+    const attendance = bus.subscribe(attendSubject(host, request.session), ({ body }) => {
+      if (isMeant(body)) this.#unattended = 0;
     });
     this.#unsubscribe = () => {
       void cancel.stop();
@@ -91,7 +89,8 @@ export class ReaderJob {
   flush(): void {
     if (this.#latest === undefined) return;
     const body = encodeProgress(this.#latest);
-    this.#ports.bus.send(progressSubject(this.#request.job), { body });
+    const { bus, host } = this.#ports;
+    bus.send(progressSubject(host, this.#request.job), { body });
   }
 
   /** Fenced unless the session is live: a request may come late, or once more, and nothing is opened for it then. */

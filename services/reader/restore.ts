@@ -4,6 +4,7 @@ import { packBlockIds, type BlockId } from "#lib/core/ids.ts";
 import type { Requester } from "#lib/actor/requester.ts";
 import type { BlockTarget, Extent } from "#lib/ports/block-device.ts";
 import type { SlotPool } from "#lib/ports/compute.ts";
+import type { Ports } from "#lib/repository/repository.ts";
 import { blockCountOf, blockLength } from "#lib/repository/tree.ts";
 import { walkParts, type Gap, type ReadNodes } from "#lib/repository/tree-walk.ts";
 import {
@@ -13,9 +14,11 @@ import {
   type Requests,
 } from "#proto/messages.ts";
 import { nonZeroExtents } from "./non-zero-extents.ts";
+import { StageClock } from "./stage-clock.ts";
 
 /** What a restore works with. */
 export interface RestoreContext {
+  readonly ports: Pick<Ports, "clock" | "telemetry">;
   readonly requester: Requester;
   readonly target: BlockTarget;
   /** Slots for what a differential restore reads from the target. */
@@ -45,12 +48,16 @@ export function restore(context: RestoreContext, request: Request): Promise<Repl
   return new Restore(context, request).run();
 }
 
+/** So many damaged parts are listed: a reply has to fit a message. */
+const DAMAGED_LISTED = 1000;
+
 class Restore {
   readonly #context: RestoreContext;
   readonly #request: Request;
   readonly #failed = new AbortController();
   readonly #signal: AbortSignal;
   readonly #damaged: DamagedBlockMessage[] = [];
+  readonly #stages: StageClock;
   #bytesWritten = 0;
   #bytesZero = 0;
   #bytesEqual = 0;
@@ -60,6 +67,7 @@ class Restore {
   constructor(context: RestoreContext, request: Request) {
     this.#context = context;
     this.#request = request;
+    this.#stages = new StageClock(context.ports);
     this.#signal = AbortSignal.any([context.signal, this.#failed.signal]);
   }
 
@@ -101,8 +109,12 @@ class Restore {
       bytesWritten: this.#bytesWritten,
       bytesZero: this.#bytesZero,
       bytesEqual: this.#bytesEqual,
-      damaged: this.#damaged.toSorted((one, other) => one.offset - other.offset),
+      damaged: this.#damaged
+        .toSorted((one, other) => one.offset - other.offset)
+        .slice(0, DAMAGED_LISTED),
+      damagedCount: this.#damaged.length,
       warnings: [],
+      stages: this.#stages.totals(),
     };
   }
 
@@ -144,7 +156,8 @@ class Restore {
 
   readonly #readNodes: ReadNodes = async (ids) => {
     const { requester } = this.#context;
-    const body = { ids: packBlockIds(ids) };
+    const { session, token } = this.#request;
+    const body = { session, token, ids: packBlockIds(ids) };
     const reply = await requester.request(queues.dedup, "nodes", body, { signal: this.#signal });
     return reply.body.plains.map((plain) => plain ?? undefined);
   };
@@ -164,12 +177,11 @@ class Restore {
   /** Asks for a batch at once; the returned task writes it. */
   #fetch(batch: readonly Block[]): () => Promise<void> {
     const { requester } = this.#context;
+    const { session, token, storage } = this.#request;
     const blocks = batch.map(({ id, length }) => ({ kind: "block" as const, id, length }));
-    const asked = requester.request(
-      queues.writer,
-      "read",
-      { blocks, storage: this.#request.storage },
-      { signal: this.#signal },
+    const wanted = { session, token, blocks, storage };
+    const asked = this.#stages.run("fetch", () =>
+      requester.request(queues.writer, "read", wanted, { signal: this.#signal }),
     );
     asked.catch(() => undefined);
     return async () => {
@@ -206,7 +218,7 @@ class Restore {
     if (this.#request.differential && (await this.#isEqual(wanted, at))) {
       this.#bytesEqual += wanted.length;
     } else {
-      await target.write(wanted, at);
+      await this.#stages.run("write", () => target.write(wanted, at));
       this.#bytesWritten += wanted.length;
     }
     this.#report();
@@ -246,7 +258,8 @@ class Restore {
   }
 
   async #makeZero(extent: Extent): Promise<void> {
-    await this.#context.target.zero(extent, { discard: this.#request.sparse });
+    const { target } = this.#context;
+    await this.#stages.run("write", () => target.zero(extent, { discard: this.#request.sparse }));
     this.#bytesZero += extent.length;
     this.#report();
   }

@@ -195,11 +195,11 @@ export class TreeCommitter {
 
   /** The plaintext of a node that this session or its base holds. */
   async readNode(id: BlockId): Promise<Buffer> {
-    const { requester, signal } = this.#options;
+    const { requester, session, signal } = this.#options;
     const { body } = await requester.request(
       queues.dedup,
       "nodes",
-      { ids: packBlockIds([id]) },
+      { ...session, ids: packBlockIds([id]) },
       { signal },
     );
     const plain = body.plains[0];

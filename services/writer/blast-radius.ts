@@ -4,26 +4,9 @@ import type { BlockId, VersionUid } from "#lib/core/ids.ts";
 import type { Kv, KvReader } from "#lib/ports/kv.ts";
 import { key, keyAfter, parse, range } from "#lib/repository/keyspace.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
+import type { AffectedVersion, BlastRadius } from "#lib/repository/upkeep.ts";
 import { blocksPerNode } from "#lib/repository/tree.ts";
 import { decodeNode } from "#proto/node.ts";
-
-/** A version that needs the object. */
-export interface AffectedVersion {
-  readonly uid: VersionUid;
-  /** Where in the version, in bytes, ascending: a content may occur several times. */
-  readonly offsets: readonly number[];
-  /** Bytes behind each offset that the object stands for: one block, or all below a node. */
-  readonly length: number;
-  /** There are more offsets. */
-  readonly more: boolean;
-}
-
-/** All that was found within the bounds. */
-export interface BlastRadius {
-  readonly versions: readonly AffectedVersion[];
-  /** There are more versions, or more places, than the bounds allow to look for. */
-  readonly more: boolean;
-}
 
 /** Bounds of one look-up. */
 const NODES_PER_LEVEL_MAX = 4096;

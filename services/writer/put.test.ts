@@ -1,6 +1,7 @@
 // Puts over storages that are slower than the quorum (DESIGN §4.2, §4.7).
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { BlockId } from "#lib/core/ids.ts";
 import type { SlotPool } from "#lib/ports/compute.ts";
 import { openTiny, type TinyRepository, type TinySession } from "#test/fixtures/tiny-repository.ts";
@@ -84,6 +85,30 @@ function statesOf({ tiny }: World, names: readonly string[]): Promise<string[]> 
 }
 
 describe("putting", () => {
+  it("stores nothing under an id that is not its own, whoever sends it", async () => {
+    const world = await openWorld();
+    const { tiny, session, context } = world;
+    const plain = tiny.plain("good");
+    const id = tiny.blockId("good");
+    const copies = await session.claim("block", id, plain.length);
+    assert.ok(copies !== undefined);
+    const request = {
+      kind: "block" as const,
+      blocks: [{ id, offset: 0, length: plain.length, copies, need: 1 }],
+    };
+    const send = (bytes: Buffer) => {
+      const payload = { bytes, isForeign: true, retain: () => undefined, release: () => undefined };
+      return putBlocks(context, request, payload);
+    };
+    const wrong = Buffer.from(plain);
+    wrong[0] = (wrong[0] as number) ^ 1;
+    await assert.rejects(send(wrong), (error) => isErrorCode(error, ErrorCode.Damaged));
+    assert.deepEqual(await statesOf(world, ["good"]), ["coming coming"]);
+    assert.equal(world.pool.freeCount, SLOT_COUNT);
+    await within(world, 2 * GRACE_MS, send(plain));
+    assert.deepEqual(await statesOf(world, ["good"]), ["placed placed"]);
+  });
+
   it("answers after the grace, and records what comes later", async () => {
     const world = await openWorld();
     const slow = hang(world, 1);

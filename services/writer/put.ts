@@ -41,6 +41,7 @@ interface Put {
   readonly generation: Generation;
   state: "waiting" | "running" | "done" | "failed";
   error: unknown;
+  endedMs: number | undefined;
   /** Resolves when it is done or has failed. */
   ended: Promise<void>;
 }
@@ -69,18 +70,29 @@ export async function putBlocks(
 ): Promise<Requests["put"]["reply"]> {
   const { repo, sealed, turns } = context;
   const span = repo.telemetry.span("writer.put", { blocks: request.blocks.length });
+  const { clock } = repo;
+  const startMs = clock.monotonic();
   const slot = await sealed.acquire();
+  const slotMs = clock.monotonic();
   const spare = Math.max(...request.blocks.map(({ copies, need }) => copies.length - need));
   const batch: Batch = { kind: request.kind, slot, holder: new PutHolder(turns, spare), span };
   try {
     const pieces = await sealAll(repo, request.kind, request.blocks, payload, slot);
+    const sealedMs = clock.monotonic();
     const blocks = startPuts(context, batch, request.blocks, pieces);
     await enough(context, blocks);
+    const enoughMs = clock.monotonic();
     const done = blocks.map((block) => namesOf(block, (put) => put.state === "done"));
     const outcomes = await record(context, request.kind, blocks, done);
+    const times = {
+      queue: slotMs - startMs,
+      seal: sealedMs - slotMs,
+      store: clock.monotonic() - enoughMs,
+      storages: { [slowest(context.repo, blocks)]: enoughMs - sealedMs },
+    };
     finishLater(context, batch, blocks, done);
     span.end();
-    return { outcomes };
+    return { outcomes, times };
   } catch (error) {
     span.end(error);
     throw error;
@@ -97,10 +109,12 @@ function sealAll(
   payload: Payload,
   slot: Slot,
 ): Promise<Piece[]> {
+  const verify = payload.isForeign === true;
   const requests = blocks.map(({ id, offset, length }) => ({
     kind,
     id,
     plain: payload.bytes.subarray(offset, offset + length),
+    verify,
   }));
   return repo.compute.seal(requests, slot.bytes);
 }
@@ -121,6 +135,7 @@ function startPuts(
         generation: copy.generation as Generation,
         state: "waiting",
         error: undefined,
+        endedMs: undefined,
         ended: Promise.resolve(),
       };
       put.ended = runPut(context, batch, put, objectName(batch.kind, id, put.generation), bytes);
@@ -139,6 +154,7 @@ async function runPut(
 ): Promise<void> {
   const storage = repo.storages.nameOf(put.storage);
   const span = repo.telemetry.span("storage.put", { storage, bytes: bytes.length }, parent);
+  const beganMs = repo.clock.monotonic();
   slot.retain();
   try {
     await turns.run(put.storage, holder, () => {
@@ -151,8 +167,11 @@ async function runPut(
   } catch (error) {
     put.state = "failed";
     put.error = error;
+    repo.telemetry.count("ashlar.storage.errors", 1, { storage });
     span.end(error);
   } finally {
+    put.endedMs = repo.clock.monotonic();
+    repo.telemetry.record("ashlar.storage.put", put.endedMs - beganMs, { storage });
     slot.release();
   }
 }
@@ -210,6 +229,14 @@ function quorumError(repo: Repository, block: Block): AshlarError {
     ...(remedy === undefined ? {} : { remedy }),
     details: first instanceof AshlarError ? first.details : {},
   });
+}
+
+/** The storage that was waited for: whose put was the last to end; of none that ended, the first. */
+function slowest(repo: Repository, blocks: readonly Block[]): string {
+  const puts = blocks.flatMap((block) => block.puts);
+  let last = puts[0];
+  for (const put of puts) if ((put.endedMs ?? 0) > (last?.endedMs ?? 0)) last = put;
+  return last === undefined ? "none" : repo.storages.nameOf(last.storage);
 }
 
 function namesOf(block: Block, which: (put: Put) => boolean): NamedCopy[] {

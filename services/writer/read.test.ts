@@ -7,11 +7,14 @@ import { seededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import type { BlockRecord } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
 import { readBlock } from "#lib/repository/ledger.ts";
+import { newSessionId, newToken } from "#lib/repository/repository.ts";
 import { placeFilled } from "#lib/repository/transactions/fill.ts";
+import { endSession, startSession } from "#lib/repository/transactions/session.ts";
 import { markBad } from "#lib/repository/transactions/verify.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { runBackup } from "#services/coordinator/backup-job.ts";
 import { runRestore } from "#services/coordinator/restore-job.ts";
+import { queues } from "#proto/messages.ts";
 import { BLOCK_BYTES, openOneProcess, type OneProcess } from "#test/fixtures/one-process.ts";
 
 const B = BLOCK_BYTES;
@@ -159,5 +162,38 @@ describe("reading a block back", () => {
     assert.equal(error.code, ErrorCode.Unavailable);
     assert.deepEqual(statesOf(await recordOf(fixture)), ["placed"]);
     await fixture.process.close();
+  });
+});
+
+describe("reading back", () => {
+  it("is for whoever has the token of a restore that is under way, and for nobody else", async () => {
+    const fixture = await open(1);
+    const { process, id, uid } = fixture;
+    const { repo, context } = process;
+    const blocks = [{ kind: "block" as const, id, length: B }];
+    const ask = (session: string, token: string) =>
+      context.requester
+        .request(queues.writer, "read", { session, token, blocks, storage: null })
+        .then(({ body, payload }) => {
+          payload?.release();
+          return body.outcomes[0]?.ok;
+        });
+    const start = async (kind: "restore" | "replicate") => {
+      const session = newSessionId(repo.random);
+      const token = newToken(repo.random);
+      const owner = { host: "h", lock: "l", source: "", volume: "v", policy: undefined, uid };
+      const record = { kind, state: "live", token, startedMs: 0, endedMs: undefined } as const;
+      await startSession(repo.kv, { session, record: { ...record, ...owner }, nowMs: 0 });
+      return { session, token };
+    };
+    const { session, token } = await start("restore");
+    assert.equal(await ask(session, token), true);
+    await assert.rejects(ask(session, newToken(repo.random)), { code: ErrorCode.Fenced });
+    await assert.rejects(ask(newSessionId(repo.random), token), { code: ErrorCode.Fenced });
+    const other = await start("replicate");
+    await assert.rejects(ask(other.session, other.token), { code: ErrorCode.Refused });
+    await endSession(repo.kv, session, token, 1);
+    await assert.rejects(ask(session, token), { code: ErrorCode.Fenced });
+    await process.close();
   });
 });

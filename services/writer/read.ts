@@ -1,11 +1,18 @@
 // Reading blocks and nodes back: from the storages that have them, verified, failing over to another one when a copy is bad
 // or a storage is away. A wrong or missing copy is judged only after its record was read again (DESIGN §4.8).
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
+import {
+  asShortId,
+  type BlockId,
+  type Generation,
+  type SessionId,
+  type StorageId,
+  type Token,
+} from "#lib/core/ids.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 import { type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
-import { readBlock } from "#lib/repository/ledger.ts";
+import { readBlock, requireSession } from "#lib/repository/ledger.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { markBad } from "#lib/repository/transactions/verify.ts";
 import type { ReadBlockMessage, ReadOutcomeMessage, Requests } from "#proto/messages.ts";
@@ -25,6 +32,7 @@ export async function readBlocksBack(
   context: ReadContext,
   request: Requests["read"]["request"],
 ): Promise<{ body: Requests["read"]["reply"]; payload: Slot }> {
+  await requireRestore(context.repo, request);
   const plain = await context.plain.acquire();
   try {
     const sealed = await context.sealed.acquire();
@@ -38,6 +46,18 @@ export async function readBlocksBack(
     plain.release();
     throw error;
   }
+}
+
+/** What is stored is given back to whoever restores it, and to nobody who merely knows its id. */
+async function requireRestore(
+  { kv }: Repository,
+  { session, token }: Requests["read"]["request"],
+): Promise<void> {
+  const { kind } = await kv.read((reader) =>
+    requireSession(reader, asShortId<SessionId>(session), asShortId<Token>(token)),
+  );
+  if (kind === "restore") return;
+  throw new AshlarError(ErrorCode.Refused, `session ${session} is of no restore`);
 }
 
 async function readAll(

@@ -1,7 +1,7 @@
 // Scrub (DESIGN §4.8): looks at copies, oldest verification first, marks what is wrong, heals it from other storages, and
 // tells which versions it hits. A shallow scrub asks for existence and size; a deep one reads and opens every byte, and only
 // that moves a copy in the verify queue, or a cheap look would put off the thorough one for ever.
-import type { BlockId, StorageId, VersionUid } from "#lib/core/ids.ts";
+import type { StorageId } from "#lib/core/ids.ts";
 import { ErrorCode, isErrorCode, type AshlarError } from "#lib/core/errors.ts";
 import { placedAt } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -10,7 +10,7 @@ import type { Repository } from "#lib/repository/repository.ts";
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
 import { markAllVerified, markBad, type JudgedCopy } from "#lib/repository/transactions/verify.ts";
 import { asAway } from "./away.ts";
-import { findBlastRadius, type BlastRadius } from "./blast-radius.ts";
+import { findBlastRadius } from "./blast-radius.ts";
 import { forEachBounded } from "./bounded.ts";
 import { countingStorages } from "./counting-storages.ts";
 import { fillOwed } from "./fill.ts";
@@ -23,54 +23,12 @@ import {
   versionCopies,
   type ScrubCopy,
 } from "./scrub-copies.ts";
-import type { UpkeepOptions } from "#lib/repository/upkeep.ts";
-
-/** What a scrub looks at, and for how long. */
-export interface ScrubOptions extends UpkeepOptions {
-  /** Read, open and compare every byte. */
-  readonly deep: boolean;
-  /** Default: all that count. */
-  readonly storages?: readonly StorageId[];
-  /** Only what these versions name; each object once. Default: everything, oldest verification first. */
-  readonly versions?: readonly VersionUid[];
-  /** Look at so many copies of a hundred, chosen at random. */
-  readonly samplePercent?: number;
-  /** Stop after so long, or so many sealed bytes; the next scrub goes on where this one stopped. */
-  readonly budget?: { readonly ms?: number; readonly bytes?: number };
-}
-
-/** A damaged object. */
-export interface DamagedObject extends BlastRadius {
-  readonly storage: StorageId;
-  readonly name: string;
-  readonly id: BlockId;
-  readonly kind: "block" | "node";
-  readonly reason: string;
-  /** The storage has a good copy again, copied from another one. */
-  readonly healed: boolean;
-}
-
-/** What was looked at, at one storage. */
-export interface ScrubbedStorage {
-  readonly storage: StorageId;
-  readonly checked: number;
-  /** Sealed bytes: read by a deep scrub, seen by a shallow one. */
-  readonly bytes: number;
-  readonly damaged: number;
-  /** Copies that had been found bad and are good: placed again. */
-  readonly restored: number;
-  /** Why not everything was looked at. */
-  readonly reason: string | undefined;
-}
-
-/** Outcome of a scrub. */
-export interface ScrubResult {
-  readonly storages: readonly ScrubbedStorage[];
-  /** At most {@link DAMAGED_MAX} of them; `storages` has the counts. */
-  readonly damaged: readonly DamagedObject[];
-  /** The budget ended it. */
-  readonly budgetSpent: boolean;
-}
+import type {
+  DamagedObject,
+  ScrubbedStorage,
+  ScrubOptions,
+  ScrubResult,
+} from "#lib/repository/upkeep.ts";
 
 /** How many damaged objects are told one by one. */
 export const DAMAGED_MAX = 10_000;

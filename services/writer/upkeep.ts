@@ -5,6 +5,7 @@ import { runDeletions } from "./deletion-run.ts";
 import { fillOwed } from "./fill.ts";
 import { checkStamps, guardStorages } from "./guard.ts";
 import { putOwedHeads } from "./heads.ts";
+import { scrub } from "./scrub.ts";
 import { sweepStorage } from "./sweep.ts";
 
 /** Makes the upkeep of a repository; `drain` is its writer's. */
@@ -18,6 +19,7 @@ export function createUpkeep(repo: Repository, drain: Upkeep["drain"]): Upkeep {
     checkStamps: async (storages) => (await checkStamps(repo, storages)).ok,
     fill: (storage, options) => fillOwed(repo, storage, options),
     runDeletions: (storage, options) => runDeletions(repo, storage, options),
+    scrub: (options) => scrub(repo, options),
     sweep: (storage, options) => sweepStorage(repo, storage, options),
     drain,
   };

@@ -1,8 +1,10 @@
 // Writer: seals blocks and puts them to the storages; reads them back. Any number of them may run.
 import { assert } from "#lib/core/assert.ts";
+import { meterPool } from "#lib/actor/metered-pool.ts";
 import { serve } from "#lib/actor/serve.ts";
 import { asShortId, unpackBlockIds, type StorageId } from "#lib/core/ids.ts";
 import type { Bus } from "#lib/ports/bus.ts";
+import type { SlotPool } from "#lib/ports/compute.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { queues } from "#proto/messages.ts";
 import { LateNodes } from "./late-nodes.ts";
@@ -37,8 +39,10 @@ export function sealedSlotBytes(slotBytes: number): number {
 
 /** Starts a writer. */
 export function startWriter(repo: Repository, bus: Bus, options: WriterOptions): Writer {
-  const sealed = repo.compute.pool(sealedSlotBytes(options.slotBytes), options.slotCount);
-  const plain = repo.compute.pool(options.slotBytes, options.slotCount);
+  const pool = (slotBytes: number, role: string): SlotPool =>
+    meterPool(repo.compute.pool(slotBytes, options.slotCount), repo.telemetry, { role });
+  const sealed = pool(sealedSlotBytes(options.slotBytes), "writer");
+  const plain = pool(options.slotBytes, "writer, reading back");
   const lateNodes = new LateNodes();
   const latePuts = new LatePuts();
   const turns = new PutTurns(options.slotCount);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { describe, it, type TestContext } from "node:test";
 import { setTimeout } from "node:timers/promises";
-import type { Bus, BusMessage, Payload } from "#lib/ports/bus.ts";
+import { PLACE_HEADER, type Bus, type BusMessage, type Payload } from "#lib/ports/bus.ts";
 
 /** Options of {@link describeBus}. */
 export interface BusSuiteOptions {
@@ -12,7 +12,11 @@ export interface BusSuiteOptions {
   readonly skip?: string | undefined;
 }
 
-const QUEUE_BYTES = 1000;
+const QUEUE_BYTES = 20_000;
+/** Two of these fit a queue and a third does not, also with what a driver adds to each message. */
+const NEARLY_HALF = QUEUE_BYTES * 0.45;
+/** One of these fits, and beside it nothing of this size. */
+const NEARLY_ALL = QUEUE_BYTES * 0.9;
 /** Long enough for anything that is going to happen to have happened. */
 const WHILE_MS = 60;
 
@@ -33,6 +37,8 @@ export class CountedPayload implements Payload {
   release(): void {
     assert.ok(this.references > 0, "nobody releases what is free");
     this.references -= 1;
+    // As memory that is used for something else.
+    if (this.references === 0) this.bytes.fill(0);
   }
 }
 
@@ -44,9 +50,17 @@ function messageOf(text: string, payload?: Payload): BusMessage {
   return { body: Buffer.from(text), ...(payload === undefined ? {} : { payload }) };
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  for (let round = 0; round < 500 && !condition(); round++) await setTimeout(5);
-  assert.ok(condition(), "it happens in time");
+/** Longer than a server may stall: a bus mends that (queue-watch.ts). */
+const PATIENCE_MS = 60_000;
+
+/** What has not come by then is sent again, in ms. */
+const LOST_AFTER_MS = 20_000;
+
+/** @param state what is told where it does not happen */
+async function until(condition: () => boolean, state: () => string = () => ""): Promise<void> {
+  const untilMs = performance.now() + PATIENCE_MS;
+  while (!condition() && performance.now() < untilMs) await setTimeout(5);
+  assert.ok(condition(), `it happens in time ${state()}`);
 }
 
 type Opened = (title: string, body: (bus: Bus) => Promise<void>) => void;
@@ -76,15 +90,29 @@ function describeQueues(opened: Opened): void {
         seenBy[index] = (seenBy[index] ?? 0) + 1;
       });
     }
-    const sent = Array.from({ length: 20 }, (_, index) => `m${index}`);
-    for (const text of sent) await bus.publish("work", messageOf(text));
-    await until(() => seen.length >= sent.length);
+    const sent: string[] = [];
+    // A consumer may take a while to get ready.
+    while (sent.length < 20 || (seenBy.includes(0) && sent.length < 1000)) {
+      sent.push(`m${sent.length}`);
+      await bus.publish("work", messageOf(sent.at(-1)!));
+    }
+    // A bus may lose messages: they are sent again, as requesters do.
+    const again = new Set<string>();
+    const lost = (): string[] => sent.filter((text) => !seen.includes(text));
+    for (let round = 0; lost().length > 0 && round < 10; round++) {
+      const untilMs = performance.now() + LOST_AFTER_MS;
+      while (lost().length > 0 && performance.now() < untilMs) await setTimeout(5);
+      for (const text of lost()) {
+        again.add(text);
+        await bus.publish("work", messageOf(text));
+      }
+    }
     await setTimeout(WHILE_MS);
-    assert.deepEqual(seen.toSorted(), sent.toSorted());
-    assert.ok(
-      seenBy.every((count) => count > 0),
-      "both had something to do",
-    );
+    assert.deepEqual(lost(), [], `of ${sent.length}, ${seenBy.join(" and ")} of them handled`);
+    assert.ok(again.size < sent.length / 2, `${again.size} of ${sent.length} were lost`);
+    const once = seen.filter((text) => !again.has(text));
+    assert.equal(new Set(once).size, once.length, "nobody got what another one had");
+    assert.ok(!seenBy.includes(0), "both had something to do");
   });
 
   opened("keeps messages until somebody consumes", async (bus) => {
@@ -141,13 +169,14 @@ function describeQueues(opened: Opened): void {
     headers.traceparent = "00-2";
     await until(() => received.length === 1);
     assert.equal(textOf(received[0]!), "before");
-    assert.deepEqual(received[0]!.headers, { traceparent: "00-1" });
+    const { [PLACE_HEADER]: _, ...given } = received[0]!.headers!;
+    assert.deepEqual(given, { traceparent: "00-1" });
   });
 }
 
 function describeBounds(opened: Opened): void {
   opened("makes publishers wait while a queue is full", async (bus) => {
-    const half = "x".repeat(QUEUE_BYTES / 2);
+    const half = "x".repeat(NEARLY_HALF);
     await bus.publish("work", messageOf(half));
     await bus.publish("work", messageOf(half));
     let accepted = false;
@@ -163,14 +192,16 @@ function describeBounds(opened: Opened): void {
   });
 
   opened("stops waiting when told to", async (bus) => {
-    await bus.publish("work", messageOf("x".repeat(QUEUE_BYTES)));
+    await bus.publish("work", messageOf("x".repeat(NEARLY_ALL)));
     const stop = new AbortController();
-    const waiting = bus.publish("work", messageOf("y"), { signal: stop.signal });
-    await setTimeout(5);
+    const large = messageOf("y".repeat(NEARLY_ALL));
+    const waiting = bus.publish("work", large, { signal: stop.signal });
+    await setTimeout(WHILE_MS);
     stop.abort(new Error("enough"));
     await assert.rejects(waiting, { message: "enough" });
     const seen: string[] = [];
     bus.consume("work", { concurrency: 1 }, async (message) => void seen.push(textOf(message)));
+    await until(() => seen.length === 1);
     await setTimeout(WHILE_MS);
     assert.deepEqual(
       seen.map((text) => text[0]),
@@ -180,7 +211,7 @@ function describeBounds(opened: Opened): void {
   });
 
   opened("counts payloads, and what is being handled", async (bus) => {
-    const payload = new CountedPayload(Buffer.alloc(QUEUE_BYTES));
+    const payload = new CountedPayload(Buffer.alloc(NEARLY_ALL));
     const gate = Promise.withResolvers<void>();
     let handled = 0;
     bus.consume("work", { concurrency: 8 }, async () => {
@@ -190,7 +221,7 @@ function describeBounds(opened: Opened): void {
     await bus.publish("work", messageOf("", payload));
     await until(() => handled === 1);
     let accepted = false;
-    const second = bus.publish("work", messageOf("z")).then(() => {
+    const second = bus.publish("work", messageOf("z".repeat(NEARLY_ALL))).then(() => {
       accepted = true;
     });
     await setTimeout(WHILE_MS);
@@ -208,7 +239,6 @@ function describePayloads(opened: Opened): void {
     bus.consume("work", { concurrency: 1 }, async (message) => {
       assert.ok(message.payload !== undefined);
       await setTimeout(5);
-      assert.ok(payload.references > 0);
       seen.push(Buffer.from(message.payload.bytes).toString());
       if (seen.length === 1) throw new Error("again");
     });
@@ -302,6 +332,19 @@ function describeSubjects(opened: Opened): void {
     await until(() => seen.length === 1);
     assert.deepEqual(seen, ["mine"]);
   });
+
+  opened("takes a star for any one token, and tells the subject", async (bus) => {
+    const seen: string[] = [];
+    bus.subscribe("hosts.*.here", ({ body, subject }) => {
+      seen.push(`${subject} ${Buffer.from(body).toString()}`);
+    });
+    for (const subject of ["hosts.a.here", "hosts.b.gone", "hosts.here", "hosts.a.b.here"]) {
+      bus.send(subject, messageOf("1"));
+    }
+    bus.send("hosts.b=2e.here", messageOf("2"));
+    await until(() => seen.length >= 2);
+    assert.deepEqual(seen, ["hosts.a.here 1", "hosts.b=2e.here 2"]);
+  });
 }
 
 function describeEnd(opened: Opened): void {
@@ -334,7 +377,7 @@ function describeEnd(opened: Opened): void {
   );
 
   opened("gives back everything when it is closed", async (bus) => {
-    const payloads = [1, 2, 3].map(() => new CountedPayload(Buffer.alloc(QUEUE_BYTES / 2)));
+    const payloads = [1, 2, 3].map(() => new CountedPayload(Buffer.alloc(NEARLY_HALF)));
     const publishing = payloads.map((payload) => bus.publish("work", messageOf("", payload)));
     await Promise.all(publishing.slice(0, 2));
     const waiting = assert.rejects(publishing[2]!);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, before, describe, it } from "node:test";
-import { ErrorCode } from "#lib/core/errors.ts";
+import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { Compute, Opened, OpenRequest, Piece, SealRequest } from "#lib/ports/compute.ts";
 import { createTasks, type BlockTaskSetup } from "#lib/repository/block-tasks.ts";
 import { createHasher } from "#lib/repository/hashing.ts";
@@ -129,6 +129,27 @@ export function describeCompute(name: string, suite: ComputeSuite): void {
       assert.equal((await compute.open([{ kind: "node", id, sealed }], target))[0]?.ok, true);
       assert.deepEqual(Buffer.from(target), plain);
       assert.equal((await compute.open([{ kind, id, sealed }], target))[0]?.ok, false);
+    });
+
+    it("refuses to seal what is not what its id says, where it is to be verified", async () => {
+      const out = new Uint8Array(2 * sealedBytesMax(BLOCK));
+      const [first, second] = sealRequests(BLOCKS) as [SealRequest, SealRequest];
+      const swapped = { ...first, plain: second.plain };
+      await compute.seal([swapped], out);
+      await compute.seal([{ ...first, verify: true }], out);
+      const asNode = { ...first, kind: "node" as const };
+      for (const wrong of [swapped, asNode]) {
+        await assert.rejects(
+          compute.seal(
+            [
+              { ...second, verify: true },
+              { ...wrong, verify: true },
+            ],
+            out,
+          ),
+          (error) => isErrorCode(error, ErrorCode.Damaged) && error.details["id"] === first.id,
+        );
+      }
     });
 
     it("says what is wrong with an object, and opens the others", async () => {

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { open, rename, writeFile } from "node:fs/promises";
 import { describe, it } from "node:test";
-import { EXIT_CODES } from "#services/cli/exit-codes.ts";
+import { EXIT_CODES } from "#lib/process/exit-codes.ts";
 import { imageBytes, noise } from "#test/fixtures/integration-image.ts";
 import { ASHLAR, runAshlar, until } from "#test/fixtures/integration-process.ts";
 import {

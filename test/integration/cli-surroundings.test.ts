@@ -182,7 +182,7 @@ describe("completion", options, () => {
     const words = execFileSync("bash", ["-c", `set -eu; ${script}\n${complete}`], {
       encoding: "utf8",
     });
-    assert.deepEqual(words.trim().split(" ").sort(), ["rebuild", "replicate", "restore"]);
+    assert.deepEqual(words.trim().split(" ").sort(), ["rebuild", "replicate", "restore", "revoke"]);
   });
 
   it("for zsh and fish is printed", async () => {

@@ -32,8 +32,9 @@ describe("verbs", options, () => {
     assert.match(quiet.stdout.toString(), /^web-[a-z0-9]{6}\n$/);
     await write(source, "a", "x", "", "a", "c");
     const document = await repository.backup(source, "web", ["--snapshot", "nightly"]);
-    const { uid: third, bytesStored, ...figures } = document;
+    const { uid: third, bytesStored, stages, ...figures } = document;
     assert.ok(bytesStored > 0);
+    assert.ok(Object.values(stages).some((ms) => ms > 0));
     assert.deepEqual(
       { ...figures, durationMs: 0 },
       {

@@ -36,7 +36,9 @@ function run(
   const result =
     call.type === "seal"
       ? tasks.seal(
-          call.requests.map(({ kind, id, bytes }) => ({ kind, id, plain: memory(bytes) })),
+          call.requests.map(({ kind, id, bytes, verify = false }) => {
+            return { kind, id, plain: memory(bytes), verify };
+          }),
           out,
         )
       : tasks.open(

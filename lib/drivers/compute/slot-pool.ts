@@ -1,5 +1,6 @@
 // Pools of equal pieces of memory: what a pipeline may use, and so its back-pressure.
 import { assert } from "#lib/core/assert.ts";
+import { CountedBytes } from "#lib/drivers/counted-bytes.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 
 // TypeScript knows this global only together with all of a browser's.
@@ -84,7 +85,7 @@ class MemorySlotPool implements SlotPool {
   }
 
   #slot(bytes: Buffer): Slot {
-    return new CountedSlot(bytes, () => this.#giveBack(bytes));
+    return new CountedBytes(bytes, () => this.#giveBack(bytes));
   }
 
   #giveBack(bytes: Buffer): void {
@@ -97,28 +98,5 @@ class MemorySlotPool implements SlotPool {
     this.#waiters.delete(waiter);
     waiter.stop();
     waiter.resolve(this.#slot(bytes));
-  }
-}
-
-/** One holding of a slot. A new object each time, so that a release too many cannot hit the next holder. */
-class CountedSlot implements Slot {
-  readonly bytes: Buffer;
-  readonly #giveBack: () => void;
-  #references = 1;
-
-  constructor(bytes: Buffer, giveBack: () => void) {
-    this.bytes = bytes;
-    this.#giveBack = giveBack;
-  }
-
-  retain(): void {
-    assert(this.#references > 0, "only a slot that is held can be retained");
-    this.#references += 1;
-  }
-
-  release(): void {
-    assert(this.#references > 0, "a slot is released once per reference");
-    this.#references -= 1;
-    if (this.#references === 0) this.#giveBack();
   }
 }

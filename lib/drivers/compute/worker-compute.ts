@@ -91,10 +91,11 @@ class WorkerCompute implements Compute {
     const pieces = await this.#submit(
       (input, output) => ({
         type: "seal",
-        requests: requests.map(({ kind, id, plain }): RequestRef => ({
+        requests: requests.map(({ kind, id, plain, verify = false }): RequestRef => ({
           kind,
           id,
           bytes: input(plain),
+          verify,
         })),
         out: output(out),
       }),

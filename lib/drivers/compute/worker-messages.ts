@@ -21,6 +21,7 @@ export interface RequestRef {
   readonly kind: SealRequest["kind"];
   readonly id: string;
   readonly bytes: MemoryRef;
+  readonly verify?: boolean;
 }
 
 /** To the worker. */

@@ -18,7 +18,7 @@ import path from "node:path";
 import { PassThrough, Writable } from "node:stream";
 import { after, before, describe, it, type TestContext } from "node:test";
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
-import { lockBytesShared } from "#lib/drivers/linux/system-calls.ts";
+import { getAttribute, lockBytesShared } from "#lib/drivers/linux/system-calls.ts";
 import { openTarget } from "#lib/drivers/targets.ts";
 import type { Extent } from "#lib/ports/block-device.ts";
 import { streamTarget } from "./stream-target.ts";
@@ -40,10 +40,11 @@ describe("file target", () => {
     readonly sizeBytes?: number;
     readonly force?: boolean;
     readonly forbid?: readonly string[];
+    readonly restore?: string;
   }
 
-  function open(url: string, { sizeBytes = MIB, force = false, forbid = [] }: Request = {}) {
-    return openTarget({ url, sizeBytes, force, forbid });
+  function open(url: string, request: Request = {}) {
+    return openTarget({ url, sizeBytes: MIB, force: false, forbid: [], ...request });
   }
 
   async function refused(
@@ -146,6 +147,29 @@ describe("file target", () => {
     await writeFile(at("there.img"), "x");
     await refused(at("there.img"), ErrorCode.AlreadyExists, /exists already/);
     assert.equal(await readFile(at("there.img"), "utf8"), "x");
+  });
+
+  it("goes on with a file that an earlier try of the same restore has made, and with no other", async (test) => {
+    const file = at("tried");
+    const first = await open(file, { restore: "job 1" });
+    await first.write(Buffer.alloc(4096, 1), 0);
+    await first.finish();
+    await first.close();
+    const fd = openSync(file, "r");
+    const hasAttributes = getAttribute(fd, "user.ashlar.restore") !== undefined;
+    closeSync(fd);
+    if (!hasAttributes) {
+      test.skip("the file system has no extended attributes");
+      return;
+    }
+    const again = await open(file, { restore: "job 1" });
+    assert.equal(again.blank, false);
+    await again.close();
+    for (const restore of [{ restore: "job 2" }, {}]) {
+      await refused(file, ErrorCode.AlreadyExists, /exists already/, restore);
+    }
+    await writeFile(at("older"), "mine");
+    await refused(at("older"), ErrorCode.AlreadyExists, /exists already/, { restore: "job 1" });
   });
 
   it("says what is wrong with a target", async () => {

@@ -6,7 +6,13 @@ import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
 import { formatSize } from "#lib/core/size.ts";
 import { usesOfBlockDevice, usesOfFile } from "#lib/drivers/linux/device-users.ts";
 import { usesByQemu } from "#lib/drivers/linux/image-locks.ts";
-import { blockDeviceSize, isReadOnlyDevice, sectorSize } from "#lib/drivers/linux/system-calls.ts";
+import {
+  blockDeviceSize,
+  getAttribute,
+  isReadOnlyDevice,
+  sectorSize,
+  setAttribute,
+} from "#lib/drivers/linux/system-calls.ts";
 import type { BlockTarget, Extent } from "#lib/ports/block-device.ts";
 import { dataExtents } from "./data-extents.ts";
 import {
@@ -32,6 +38,8 @@ export interface FileTargetOptions {
   readonly force: boolean;
   /** Folders and files of the repository itself: nothing is ever restored onto or into them. */
   readonly forbid: readonly string[];
+  /** The restore that it is for: a file that an earlier try of the same restore has made is gone on with. */
+  readonly restore?: string | undefined;
 }
 
 /** A BlockTarget with what the user should know about it. */
@@ -59,7 +67,7 @@ export async function openFileTarget(options: FileTargetOptions): Promise<Restor
   try {
     const found = await statIfThere(file);
     if (found === undefined) return new FileTarget(options, await openNew(options));
-    refuseUnlessForced(options, found);
+    if (!(await isOwnTry(options, found))) refuseUnlessForced(options, found);
     const opened = found.isFile() ? await openPresent(options) : await openDevice(options, found);
     return new FileTarget(options, opened);
   } catch (error) {
@@ -73,6 +81,22 @@ async function statIfThere(file: string): Promise<BigIntStats | undefined> {
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return undefined;
     throw error;
+  }
+}
+
+/** Names the restore that has made a file: it stays with the file, for nobody knows whether the answer has arrived. */
+const RESTORE_ATTRIBUTE = "user.ashlar.restore";
+
+async function isOwnTry(
+  { file, restore }: FileTargetOptions,
+  found: BigIntStats,
+): Promise<boolean> {
+  if (restore === undefined || !found.isFile()) return false;
+  const fd = await openFile(file, constants.O_RDONLY);
+  try {
+    return getAttribute(fd, RESTORE_ATTRIBUTE) === restore;
+  } finally {
+    await closeFile(fd);
   }
 }
 
@@ -90,10 +114,11 @@ function refuseUnlessForced({ file, force }: FileTargetOptions, found: BigIntSta
   });
 }
 
-async function openNew({ file, sizeBytes }: FileTargetOptions): Promise<Opened> {
+async function openNew({ file, sizeBytes, restore }: FileTargetOptions): Promise<Opened> {
   refuseAmongDevices(file);
   const fd = await openFile(file, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   try {
+    if (restore !== undefined) setAttribute(fd, RESTORE_ATTRIBUTE, restore);
     await checkSizePossible(fd, sizeBytes);
   } catch (error) {
     await closeFile(fd);

@@ -41,6 +41,18 @@ describe("the in-process bus", () => {
     assert.equal(telemetry.counted("ashlar.bus.redelivered"), 3);
   });
 
+  it("never gives a message up where the consumer wants that", async () => {
+    const { bus, clock, telemetry, seen, note } = setUp();
+    bus.consume("work", { concurrency: 1, neverGivesUp: true }, async (message) => {
+      note(message);
+      if (seen.length < 20) throw new Error("not yet");
+    });
+    await bus.publish("work", messageOf("stubborn"));
+    await clock.advance(20 * 30_000);
+    assert.equal(seen.length, 20);
+    assert.equal(telemetry.counted("ashlar.bus.given_up", { queue: "work" }), 0);
+  });
+
   it("gives back what waits for another delivery when it is closed", async () => {
     const { bus, clock } = setUp();
     const payload = new CountedPayload(Buffer.from("block"));

@@ -6,6 +6,7 @@ import type {
   BusMessage,
   ConsumeOptions,
   MessageHandler,
+  SentMessage,
   Subscription,
 } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
@@ -43,7 +44,7 @@ const REDELIVER_MS = 50;
 const REORDER_MS = 1;
 
 interface Subscriber {
-  readonly handler: (message: BusMessage) => void;
+  readonly handler: (message: SentMessage) => void;
   isActive: boolean;
 }
 
@@ -59,6 +60,8 @@ class InprocBus implements Bus {
   readonly #settings: QueueSettings;
   readonly #queues = new Map<string, InprocQueue>();
   readonly #subjects = new Map<string, Set<Subscriber>>();
+  /** Those of {@link #subjects} that stand for several subjects. */
+  readonly #patterns = new Set<string>();
   readonly #closed = new AbortController();
   #inboxes = 0;
 
@@ -89,11 +92,11 @@ class InprocBus implements Bus {
 
   consume(name: string, options: ConsumeOptions, handler: MessageHandler): Subscription {
     this.#closed.signal.throwIfAborted();
-    return this.#queue(name).consume(options.concurrency, handler);
+    return this.#queue(name).consume(options, handler);
   }
 
   send(subject: string, message: BusMessage): void {
-    const subscribers = [...(this.#subjects.get(subject) ?? [])];
+    const subscribers = this.#subscribersOf(subject);
     const fault = this.#fault(subject, message);
     if (this.#closed.signal.aborted || subscribers.length === 0 || fault === "lose") return;
     // The sender may reuse its memory when this returns.
@@ -111,10 +114,19 @@ class InprocBus implements Bus {
     else queueMicrotask(arrive);
   }
 
-  subscribe(subject: string, handler: (message: BusMessage) => void): Subscription {
+  #subscribersOf(subject: string): Subscriber[] {
+    const found = [...(this.#subjects.get(subject) ?? [])];
+    for (const pattern of this.#patterns) {
+      if (isMatch(pattern, subject)) found.push(...(this.#subjects.get(pattern) ?? []));
+    }
+    return found;
+  }
+
+  subscribe(subject: string, handler: (message: SentMessage) => void): Subscription {
     this.#closed.signal.throwIfAborted();
     const subscribers = this.#subjects.get(subject) ?? new Set();
     this.#subjects.set(subject, subscribers);
+    if (subject.split(".").includes("*")) this.#patterns.add(subject);
     const subscriber = { handler, isActive: true };
     subscribers.add(subscriber);
     return {
@@ -123,6 +135,7 @@ class InprocBus implements Bus {
         subscribers.delete(subscriber);
         if (subscribers.size === 0 && this.#subjects.get(subject) === subscribers) {
           this.#subjects.delete(subject);
+          this.#patterns.delete(subject);
         }
         return Promise.resolve();
       },
@@ -137,6 +150,7 @@ class InprocBus implements Bus {
   async close(): Promise<void> {
     this.#closed.abort(new AshlarError(ErrorCode.Cancelled, "the bus is closed"));
     this.#subjects.clear();
+    this.#patterns.clear();
     await Promise.all([...this.#queues.values()].map((queue) => queue.close()));
   }
 
@@ -155,10 +169,20 @@ class InprocBus implements Bus {
   #hand(subject: string, subscriber: Subscriber, message: BusMessage): void {
     if (!subscriber.isActive || this.#closed.signal.aborted) return;
     try {
-      subscriber.handler(copyOf(message));
+      subscriber.handler({ ...copyOf(message), subject });
     } catch (error) {
       if (error instanceof InvariantError) throw error;
       this.#telemetry.count("ashlar.bus.subscriber_failed", 1, { subject });
     }
   }
+}
+
+/** Whether a subject is one that a pattern stands for. */
+function isMatch(pattern: string, subject: string): boolean {
+  const tokens = subject.split(".");
+  const wanted = pattern.split(".");
+  return (
+    tokens.length === wanted.length &&
+    wanted.every((token, index) => token === "*" || token === tokens[index])
+  );
 }

@@ -1,6 +1,6 @@
 // One queue of the in-process bus: bounded in bytes, its messages handed to consumers in turn, and again when they fail.
 import { InvariantError } from "#lib/core/assert.ts";
-import type { BusMessage, MessageHandler, Subscription } from "#lib/ports/bus.ts";
+import type { BusMessage, ConsumeOptions, MessageHandler, Subscription } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Telemetry } from "#lib/ports/telemetry.ts";
 import type { BusFault } from "./inproc-bus.ts";
@@ -34,10 +34,13 @@ interface Publisher {
 
 interface Consumer {
   readonly handler: MessageHandler;
+  readonly neverGivesUp: boolean;
   readonly running: Set<Promise<void>>;
   free: number;
   isActive: boolean;
 }
+
+const REDELIVER_MS_MAX = 30_000;
 
 /** A queue. */
 export class InprocQueue {
@@ -76,9 +79,13 @@ export class InprocQueue {
   }
 
   /** Adds a consumer. */
-  consume(concurrency: number, handler: MessageHandler): Subscription {
+  consume(
+    { concurrency, neverGivesUp = false }: ConsumeOptions,
+    handler: MessageHandler,
+  ): Subscription {
     const consumer = {
       handler,
+      neverGivesUp,
       running: new Set<Promise<void>>(),
       free: concurrency,
       isActive: true,
@@ -184,19 +191,20 @@ export class InprocQueue {
       this.#forget(entry);
     } catch (error) {
       if (error instanceof InvariantError) stopProcess(error);
-      this.#failed(entry);
+      this.#failed(entry, consumer.neverGivesUp);
     }
   }
 
-  #failed(entry: Entry): void {
+  #failed(entry: Entry, neverGivesUp: boolean): void {
     const { telemetry, deliveriesMax, redeliverMs } = this.#settings;
-    if (entry.deliveries >= deliveriesMax) {
+    if (entry.deliveries >= deliveriesMax && !neverGivesUp) {
       telemetry.count("ashlar.bus.given_up", 1, { queue: this.#name });
       this.#forget(entry);
       return;
     }
     telemetry.count("ashlar.bus.redelivered", 1, { queue: this.#name });
-    void this.#enqueueLater(entry, redeliverMs * 2 ** (entry.deliveries - 1));
+    const pauseMs = Math.min(REDELIVER_MS_MAX, redeliverMs * 2 ** (entry.deliveries - 1));
+    void this.#enqueueLater(entry, pauseMs);
   }
 
   /** It is acknowledged, or given up: the bus keeps nothing of it. */

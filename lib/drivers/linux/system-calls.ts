@@ -37,6 +37,8 @@ interface LibC {
   ioctlLong(fd: number, request: number, out: number[]): number;
   fcntl(fd: number, command: number, argument: Buffer): number;
   renameat2(from: number, old: string, to: number, path: string, flags: number): number;
+  fsetxattr(fd: number, name: string, value: Buffer, size: number, flags: number): number;
+  fgetxattr(fd: number, name: string, value: Buffer, size: number): number;
   errno(): number;
   address(bytes: Uint8Array): bigint;
 }
@@ -68,6 +70,12 @@ function load(): LibC {
     fcntl: library.func("int fcntl(int fd, int command, void *argument)"),
     renameat2: library.func(
       "int renameat2(int from, const char *old, int to, const char *path, unsigned int flags)",
+    ),
+    fsetxattr: library.func(
+      "int fsetxattr(int fd, const char *name, void *value, size_t size, int flags)",
+    ),
+    fgetxattr: library.func(
+      "int64_t fgetxattr(int fd, const char *name, void *value, size_t size)",
     ),
     errno: () => koffi.errno(),
     address: (bytes) => koffi.address(bytes),
@@ -203,4 +211,19 @@ export function renameExclusive(from: string, to: string): void {
 /** Where in memory the bytes begin: direct I/O takes only aligned memory. */
 export function addressOf(bytes: Uint8Array): bigint {
   return libc().address(bytes);
+}
+
+const ATTRIBUTE_BYTES_MAX = 1024;
+
+/** Sets an extended attribute (xattr(7)) of an open file; false where the file system has none, or no room for it. */
+export function setAttribute(fd: number, name: string, value: string): boolean {
+  const bytes = Buffer.from(value, "utf8");
+  return libc().fsetxattr(fd, name, bytes, bytes.length, 0) === 0;
+}
+
+/** An extended attribute of an open file; undefined where there is none. */
+export function getAttribute(fd: number, name: string): string | undefined {
+  const bytes = Buffer.alloc(ATTRIBUTE_BYTES_MAX);
+  const length = libc().fgetxattr(fd, name, bytes, bytes.length);
+  return length < 0 ? undefined : bytes.toString("utf8", 0, length);
 }

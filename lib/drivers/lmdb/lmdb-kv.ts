@@ -10,6 +10,7 @@ import {
   SnapshotReader,
 } from "#lib/drivers/optimistic/optimistic-transaction.ts";
 import { type Pacing, RetryQueue, type Try } from "#lib/drivers/optimistic/retry-queue.ts";
+import { systemPacing } from "#lib/drivers/optimistic/system-pacing.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Kv, KvReader, KvTransaction, TransactOptions } from "#lib/ports/kv.ts";
 import type { Random } from "#lib/ports/random.ts";
@@ -46,7 +47,7 @@ export interface LmdbKvOptions {
 export async function openLmdbKv(options: LmdbKvOptions): Promise<Kv> {
   const { path } = options;
   const readOnly = options.readOnly === true;
-  const pacing = pacingOf(options);
+  const pacing = systemPacing(options);
   prepareFolder(path, readOnly);
   for (let tries = 1; ; tries++) {
     try {
@@ -275,19 +276,4 @@ class LmdbKv implements Kv {
       if (this.#running === 0) this.#idle?.();
     }
   }
-}
-
-function pacingOf(options: LmdbKvOptions): Pacing {
-  return {
-    random: options.random,
-    async pause(ms, signal) {
-      // The clock's sleep does not keep the process alive, but a transaction that waits its turn must.
-      const hold = setInterval(() => {}, 60_000);
-      try {
-        await options.clock.sleep(ms, signal);
-      } finally {
-        clearInterval(hold);
-      }
-    },
-  };
 }

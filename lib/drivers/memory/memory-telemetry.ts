@@ -45,6 +45,22 @@ class Recorder implements MemoryTelemetry {
     return span;
   }
 
+  within<T>(_: Span, work: () => T): T {
+    return work();
+  }
+
+  headers(): Readonly<Record<string, string>> {
+    return {};
+  }
+
+  spanFrom(
+    _: Readonly<Record<string, string>> | undefined,
+    name: string,
+    attributes?: Attributes,
+  ): Span {
+    return this.span(name, attributes);
+  }
+
   count(name: string, delta: number, attributes: Attributes = {}): void {
     this.#counts.push({ name, value: delta, attributes: { ...attributes } });
   }

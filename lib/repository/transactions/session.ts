@@ -23,6 +23,7 @@ import {
   decodeRecord,
   encodeRecord,
   type HeartbeatRecord,
+  type JobRun,
   type SessionRecord,
   type VersionRecord,
 } from "../records.ts";
@@ -118,6 +119,7 @@ export function resumeSession(
   owner: {
     readonly host: string;
     readonly lock: string;
+    readonly run?: JobRun;
     readonly token: Token;
     readonly nowMs: number;
     readonly labels?: Readonly<Record<string, string>>;
@@ -130,8 +132,10 @@ export function resumeSession(
     if (record === undefined || record.state !== "dead") {
       throw new AshlarError(ErrorCode.TryAgain, `session ${session} cannot be resumed`);
     }
+    const { run: _, ...rest } = record;
     const resumed: SessionRecord = {
-      ...record,
+      ...rest,
+      ...(owner.run === undefined ? {} : { run: owner.run }),
       state: "live",
       token: owner.token,
       host: owner.host,
@@ -154,15 +158,18 @@ async function renewVersion(
     readonly nowMs: number;
     readonly labels?: Readonly<Record<string, string>>;
     readonly dateAnew?: boolean;
+    readonly run?: JobRun;
   },
 ): Promise<void> {
-  const { nowMs, labels = {}, dateAnew = false } = renewal;
-  if (!dateAnew && Object.keys(labels).length === 0) return;
+  const { nowMs, labels = {}, dateAnew = false, run } = renewal;
+  if (!dateAnew && Object.keys(labels).length === 0 && run === undefined) return;
   const value = await tx.get(key.version(uid));
   const version = value === undefined ? undefined : decodeRecord<VersionRecord>(value);
   if (version?.state !== "incomplete" || version.session !== session) return;
+  const { job: _, ...rest } = version;
   const renewed: VersionRecord = {
-    ...version,
+    ...rest,
+    ...(run === undefined ? {} : { job: run.job }),
     labels: { ...version.labels, ...labels },
     createdMs: dateAnew ? nowMs : version.createdMs,
   };

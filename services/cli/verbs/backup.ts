@@ -83,7 +83,7 @@ async function backupJob(
   options: BackupOptions,
 ): Promise<BackupJob> {
   const { context, config, kv } = engine;
-  const { parseBlockSize, permitsSmallBlocks } = await import("../config-schema.ts");
+  const { parseBlockSize, permitsSmallBlocks } = await import("#lib/process/config-schema.ts");
   const { resolveVersion } = await import("#services/coordinator/listing.ts");
   if (source === "-" && options.hints === "-") {
     throw new AshlarError(ErrorCode.Usage, "source and hints cannot both come from standard input");
@@ -172,6 +172,7 @@ function report(context: CommandContext, job: BackupJob, result: BackupResult): 
         ...(reason === undefined ? {} : { reason }),
       })),
       resumed: result.resumed,
+      stages: result.stages,
     },
     () => [uid],
   );

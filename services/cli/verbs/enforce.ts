@@ -7,7 +7,7 @@ import { prepareChange, putHeadsNow } from "../owed-heads.ts";
 import type { Act } from "../program.ts";
 import { confirm } from "../prompt.ts";
 import { planDocument, planFields, planRemovalOf } from "../removal-plan.ts";
-import { compileSelection } from "../selection.ts";
+import { compileSelection } from "#services/coordinator/selection.ts";
 import { formatDate } from "../version-document.ts";
 import { withEngine } from "../with-engine.ts";
 

@@ -4,8 +4,8 @@ import { hostname } from "node:os";
 import { Option, type Command } from "commander";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { AccessSecret, HashKeys } from "#lib/repository/keys.ts";
-import type { Compression } from "../config-schema.ts";
-import type { Config } from "../config-file.ts";
+import type { Compression } from "#lib/process/config-schema.ts";
+import type { Config } from "#lib/process/config-file.ts";
 import type { CommandContext } from "../context.ts";
 import { collect, parseCount } from "../option-values.ts";
 import { urlWithin, within } from "../paths.ts";
@@ -74,7 +74,7 @@ export function addInit(program: Command, act: Act): void {
         const { configText, config, keyPath } = await planConfig(context, folder, options);
         const { secret, keyText } = await makeSecret(context, options);
         const { makeRepository } = await import("../make-repository.ts");
-        const { systemPorts } = await import("../compose.ts");
+        const { systemPorts } = await import("#lib/process/open-repository.ts");
         const { repository } = await makeRepository(
           {
             folder,
@@ -105,8 +105,8 @@ async function planConfig(
   options: InitOptions,
 ): Promise<PlannedConfig> {
   const { parseBlockSize, permitsSmallBlocks, BLOCK_BYTES_DEFAULT } =
-    await import("../config-schema.ts");
-  const { absoluteUrl, parseConfig } = await import("../config-file.ts");
+    await import("#lib/process/config-schema.ts");
+  const { absoluteUrl, parseConfig } = await import("#lib/process/config-file.ts");
   const { renderConfig } = await import("../render-config.ts");
   const { cwd, env } = context;
   const ways = [options.keyFile, options.passphraseFile, options.passphrase].filter(Boolean);
@@ -165,7 +165,7 @@ async function makeSecret(
     const { secret, text } = createKeyFile();
     return { secret, keyText: text };
   }
-  const { loadNewPassphrase } = await import("../secrets.ts");
+  const { loadNewPassphrase } = await import("#lib/process/secrets.ts");
   const secret = await loadNewPassphrase({
     keyFile: undefined,
     passphraseFile:

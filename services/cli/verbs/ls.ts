@@ -3,9 +3,10 @@ import type { Command } from "commander";
 import { formatDuration, formatSize, formatSizeExact } from "#lib/core/size.ts";
 import { listPlacedVersions, type ListedVersion } from "#services/coordinator/listing.ts";
 import { formatTable, type Column } from "../output.ts";
+import type { StorageNames } from "#services/coordinator/selection.ts";
 import type { Act } from "../program.ts";
-import { compileSelection } from "../selection.ts";
-import { formatDate, versionDocument, type StorageNames } from "../version-document.ts";
+import { compileSelection } from "#services/coordinator/selection.ts";
+import { formatDate, versionDocument } from "../version-document.ts";
 import { withEngine } from "../with-engine.ts";
 
 interface LsOptions {

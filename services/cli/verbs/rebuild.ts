@@ -80,7 +80,7 @@ async function makeNew(
     });
   }
   const { rebuildNew } = await import("../rebuild-repository.ts");
-  const { parseBlockSize, permitsSmallBlocks } = await import("../config-schema.ts");
+  const { parseBlockSize, permitsSmallBlocks } = await import("#lib/process/config-schema.ts");
   const absolute = (file: string | undefined): string | undefined =>
     file === undefined ? undefined : path.resolve(context.cwd, file);
   return rebuildNew(context, {

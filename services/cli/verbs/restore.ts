@@ -113,7 +113,7 @@ async function runWithBar(
 
 function report(context: CommandContext, job: RestoreJob, result: RestoreResult): void {
   const { output, log } = context;
-  const { damaged, uid } = result;
+  const { damaged, damagedCount, uid } = result;
   for (const warning of result.warnings) log.warn(warning);
   const line = summary(job, result);
   if (job.target === "-") {
@@ -127,13 +127,15 @@ function report(context: CommandContext, job: RestoreJob, result: RestoreResult)
       `damaged: ${length} bytes at offset ${offset ?? "unknown"} of ${uid}, ${kind} ${id}: ${reason}`,
     );
   }
-  if (damaged.length > DAMAGED_SHOWN) {
-    output.stderrLine(`and ${damaged.length - DAMAGED_SHOWN} more; --json lists all`);
+  if (damagedCount > DAMAGED_SHOWN) {
+    const listed = damagedCount > damaged.length ? `the first ${damaged.length}` : "all";
+    output.stderrLine(`and ${damagedCount - DAMAGED_SHOWN} more; --json lists ${listed}`);
   }
   const bytes = damaged.reduce((sum, { length }) => sum + length, 0);
+  const least = damagedCount > damaged.length ? "more than " : "";
   throw new AshlarError(
     ErrorCode.Damaged,
-    `${damaged.length} ${damaged.length === 1 ? "part" : "parts"} of ${uid} (${formatSize(bytes)}) could not be restored and are zero in the target`,
+    `${damagedCount} ${damagedCount === 1 ? "part" : "parts"} of ${uid} (${least}${formatSize(bytes)}) could not be restored and are zero in the target`,
     { remedy: "`ashlar scrub --deep` heals what another storage still has" },
   );
 }

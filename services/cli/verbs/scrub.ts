@@ -6,7 +6,7 @@ import { formatSize, parseDuration, parsePercent, parseSize } from "#lib/core/si
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { listVersions, requireVersion } from "#lib/repository/transactions/version.ts";
 import type { SourceComparison } from "#services/coordinator/compare-source.ts";
-import type { DamagedObject, ScrubResult } from "#services/writer/scrub.ts";
+import type { DamagedObject, ScrubResult } from "#lib/repository/upkeep.ts";
 import type { Engine } from "../compose.ts";
 import { collect } from "../option-values.ts";
 import { formatTable } from "../output.ts";

@@ -3,13 +3,9 @@ import type { Command } from "commander";
 import { formatSize, formatSizeExact } from "#lib/core/size.ts";
 import { resolveVersion, showVersion, type ListedVersion } from "#services/coordinator/listing.ts";
 import { formatFields } from "../output.ts";
+import type { StorageNames } from "#services/coordinator/selection.ts";
 import type { Act } from "../program.ts";
-import {
-  formatDate,
-  statisticsFields,
-  versionDocument,
-  type StorageNames,
-} from "../version-document.ts";
+import { formatDate, statisticsFields, versionDocument } from "../version-document.ts";
 import { withEngine } from "../with-engine.ts";
 
 const HELP = `

@@ -15,7 +15,7 @@ import type { Engine } from "../compose.ts";
 import { formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
 import { freedBy } from "../removal-plan.ts";
-import { compileSelection } from "../selection.ts";
+import { compileSelection } from "#services/coordinator/selection.ts";
 import { withEngine } from "../with-engine.ts";
 
 interface VolumeUsage {

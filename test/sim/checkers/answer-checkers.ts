@@ -5,13 +5,8 @@ import { unpackBlockIds, type BlockId, type SessionId } from "#lib/core/ids.ts";
 import type { BusMessage } from "#lib/ports/bus.ts";
 import type { BlockRecord } from "#lib/repository/block-record.ts";
 import { decodeNode } from "#proto/node.ts";
-import {
-  decodeMessage,
-  queues,
-  type Envelope,
-  type ReplyEnvelope,
-  type Requests,
-} from "#proto/messages.ts";
+import { decodeReply, decodeRequest } from "#proto/message-codec.ts";
+import { queues, type Envelope, type ReplyEnvelope, type Requests } from "#proto/messages.ts";
 import type { Branches } from "./branches.ts";
 import type { Change, Mirror } from "./mirror.ts";
 import { demand } from "./violation.ts";
@@ -44,10 +39,10 @@ export class AnswerCheckers {
 
   /** A message was accepted. */
   watch(where: string, message: BusMessage): void {
-    if (where === queues.dedup) this.#request(decodeMessage<Envelope>(message.body));
+    if (where === queues.dedup) this.#request(decodeRequest(message.body));
     else if (where === queues.upkeep) this.#branches.hit("commit-waits-for-puts");
-    else if (where.startsWith("reader.")) this.#job(decodeMessage<Envelope>(message.body));
-    else if (where.startsWith("inbox.")) this.#reply(decodeMessage<ReplyEnvelope>(message.body));
+    else if (where.startsWith("reader.")) this.#job(decodeRequest(message.body));
+    else if (where.startsWith("inbox.")) this.#reply(decodeReply(message.body));
   }
 
   #job({ type }: Envelope): void {

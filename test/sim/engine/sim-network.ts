@@ -3,6 +3,7 @@
 import type {
   Bus,
   BusMessage,
+  SentMessage,
   ConsumeOptions,
   MessageHandler,
   Payload,
@@ -27,7 +28,7 @@ interface Queue {
 
 interface Subscriber {
   readonly process: SimProcess;
-  readonly handler: (message: BusMessage) => void;
+  readonly handler: (message: SentMessage) => void;
   isActive: boolean;
 }
 
@@ -183,7 +184,7 @@ export class SimNetwork {
   #subscribe(
     process: SimProcess,
     subject: string,
-    handler: (message: BusMessage) => void,
+    handler: (message: SentMessage) => void,
   ): Subscription {
     const subscribers = this.#subjects.get(subject) ?? new Set();
     this.#subjects.set(subject, subscribers);
@@ -207,7 +208,7 @@ export class SimNetwork {
     for (const subscriber of this.#subjects.get(subject) ?? []) {
       const { process } = subscriber;
       this.#scheduler.after(process.drawLatencyMs(), process, `hear ${subject}`, () => {
-        if (subscriber.isActive) subscriber.handler(copyOf(message));
+        if (subscriber.isActive) subscriber.handler({ ...copyOf(message), subject });
       });
     }
   }

@@ -1,0 +1,132 @@
+// Opening the configured storages, and making sure that each is the one that the metadata know. A storage that is away stays
+// listed with the reason; one that is there and is another one, or another repository's, is refused.
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { StorageId } from "#lib/core/ids.ts";
+import type { StorageMarker } from "#lib/drivers/storage-marker.ts";
+import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
+import { StorageSet, type AttachedStorage } from "#lib/repository/storages.ts";
+import type { KnownStorage, OpenRepository } from "./open-repository.ts";
+import type { StorageConfig } from "./config-file.ts";
+
+/** A storage of the configuration that the metadata do not have. */
+export interface UnknownStorage {
+  readonly name: string;
+  readonly url: string;
+  /** Why it could not be opened; undefined where it could, or is yet to be made. */
+  readonly reason: AshlarError | undefined;
+}
+
+/** The storages of a process. */
+export interface Attachment {
+  readonly set: StorageSet;
+  readonly unknown: readonly UnknownStorage[];
+}
+
+type Outcome = { readonly attached: AttachedStorage } | { readonly unknown: UnknownStorage };
+
+/** Opens all configured storages at once. */
+export async function attachStorages(repository: OpenRepository): Promise<Attachment> {
+  const results = await Promise.allSettled(
+    repository.config.storages.map((config) => attachOne(repository, config)),
+  );
+  const outcomes = results.flatMap((result) =>
+    result.status === "fulfilled" ? [result.value] : [],
+  );
+  const attached = outcomes.flatMap((outcome) => ("attached" in outcome ? [outcome.attached] : []));
+  const set = new StorageSet(attached);
+  try {
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+    refuseTwins(attached);
+  } catch (error) {
+    await set.close();
+    throw error;
+  }
+  const unknown = outcomes.flatMap((outcome) => ("unknown" in outcome ? [outcome.unknown] : []));
+  return { set, unknown };
+}
+
+/** Which of the repository's storages it is: by what it says of itself, or, while it is away, by its name. */
+async function attachOne(repository: OpenRepository, config: StorageConfig): Promise<Outcome> {
+  const { name, url } = config;
+  const byName = inUse(repository.knownStorages).find((known) => known.record.name === name);
+  let identity: StorageId | undefined;
+  try {
+    const marker = await readStorageMarker(url);
+    identity = identify(repository, config, marker, byName);
+    if (identity === undefined) return { unknown: { name, url, reason: undefined } };
+    const { clock, random } = repository.ports;
+    const store = await openStorage(url, { identity, clock, random });
+    repository.context.log.debug("storage opened", { storage: name, url, identity });
+    return { attached: attach(config, identity, store) };
+  } catch (error) {
+    if (!(error instanceof AshlarError) || isFinal(error)) throw error;
+    const id = identity ?? byName?.storage;
+    if (id === undefined) return { unknown: { name, url, reason: error } };
+    return { attached: attach(config, id, error) };
+  }
+}
+
+/** A wrong storage, or a wrong configuration, is no storage that is away; a folder that cannot be read is. */
+function isFinal({ code, details }: AshlarError): boolean {
+  return (
+    (code === ErrorCode.Refused && details["errno"] === undefined) || code === ErrorCode.Config
+  );
+}
+
+/** The identity under which the repository knows it; undefined where it does not. */
+function identify(
+  repository: OpenRepository,
+  config: StorageConfig,
+  marker: StorageMarker,
+  byName: KnownStorage | undefined,
+): StorageId | undefined {
+  const { identity } = marker;
+  if (marker.repository !== repository.record.repository) {
+    throw refused(config, `belongs to another repository (${marker.repository})`);
+  }
+  if (repository.knownStorages.some((known) => known.storage === identity)) return identity;
+  if (byName === undefined) return undefined;
+  throw refused(config, `is storage ${identity}, but the metadata know it as ${byName.storage}`);
+}
+
+function inUse(known: readonly KnownStorage[]): readonly KnownStorage[] {
+  return known.filter(({ record }) => record.state !== "retired");
+}
+
+function attach(
+  config: StorageConfig,
+  id: StorageId,
+  store: AttachedStorage["store"],
+): AttachedStorage {
+  return {
+    id,
+    name: config.name,
+    site: config.site,
+    store,
+    writesMax: config.simultaneousWrites,
+    readsMax: config.simultaneousReads,
+  };
+}
+
+function refused(config: StorageConfig, what: string): AshlarError {
+  return new AshlarError(ErrorCode.Refused, `storage ${config.name} at ${config.url} ${what}`, {
+    remedy:
+      "correct its URL in the configuration, or mount the right one there; `ashlar rebuild --from URL` takes a storage over that this metadata does not know",
+    details: { storage: config.name },
+  });
+}
+
+/** Two names for one place would count one copy twice. */
+function refuseTwins(attached: readonly AttachedStorage[]): void {
+  for (const [index, { id, name }] of attached.entries()) {
+    const twin = attached.slice(0, index).find((other) => other.id === id);
+    if (twin === undefined) continue;
+    throw new AshlarError(
+      ErrorCode.Config,
+      `storages ${twin.name} and ${name} are the same place`,
+      {
+        remedy: "take one of them out of the configuration",
+      },
+    );
+  }
+}
