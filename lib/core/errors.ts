@@ -72,6 +72,11 @@ export function isErrorCode(error: unknown, code: ErrorCode): error is AshlarErr
   return error instanceof AshlarError && error.code === code;
 }
 
+/** Whether an error says that something is full: a disk, a quota, the metadata. */
+export function isNoSpace(error: unknown): error is AshlarError {
+  return error instanceof AshlarError && error.details["errno"] === "ENOSPC";
+}
+
 const ERRNO_CODES: Readonly<Record<string, ErrorCode>> = {
   ENOENT: ErrorCode.NotFound,
   ENOTDIR: ErrorCode.NotFound,

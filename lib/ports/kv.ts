@@ -57,8 +57,9 @@ export interface TransactOptions {
  * - Where a commit's result is unknown (the cluster), the driver runs `body` again: every transaction must change nothing
  *   when it lands twice.
  * - A body that writes nothing commits without taking any lock, at its reads' point in time.
- * - A full disk is AshlarError Io with `details.errno = "ENOSPC"`, and removal still works afterwards when opened with a
- *   reserve: `reserve: true` in a driver's options means transactions labelled `free:` may use it.
+ * - A full disk is AshlarError Io with `details.errno = "ENOSPC"`. Transactions labelled `free:` may then still use space that a
+ *   driver keeps back. So are labelled those that free space, and the small ones that restores, removals and collecting cannot
+ *   do without: of sessions, jobs and copies found bad.
  */
 export interface Kv {
   /** Runs `body` over one consistent snapshot. Never outlives a batch: keep it short. */

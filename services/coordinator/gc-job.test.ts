@@ -192,7 +192,7 @@ describe("collectGarbage", () => {
     await session.die();
     let resumed = false;
     tiny.kvFaults.beforeCommit = async (label): Promise<CommitFault> => {
-      if (resumed || label !== "transaction") return "ok";
+      if (resumed || label !== "free:end") return "ok";
       resumed = true;
       const token = tiny.repo.random.bytes(8).toString("hex") as typeof session.record.token;
       await resumeSession(tiny.kv, session.session, { host: "h", lock: "l", token, nowMs: 1 });

@@ -1,6 +1,6 @@
 // Replicate (DESIGN §4.7): fills what a storage is owed from the other storages. The sealed bytes are copied as they are,
 // under the generation that the record names here, and verified by opening before they count as placed.
-import { ErrorCode, isErrorCode, type AshlarError } from "#lib/core/errors.ts";
+import { ErrorCode, isErrorCode, isNoSpace, type AshlarError } from "#lib/core/errors.ts";
 import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import { currentAt, type BlockRecord } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -90,7 +90,7 @@ class FillJob {
   readonly #reader: ObjectReader;
   #sources: readonly StorageId[] = [];
   readonly #failed = new Set<BlockId>();
-  /** The target cannot be used any more. */
+  /** The target, or the metadata, cannot be used any more. */
   #stopped: AshlarError | undefined;
   #moved = false;
   filled = 0;
@@ -166,7 +166,14 @@ class FillJob {
       owed,
       this.#reader.concurrency,
       async (one) => {
-        if (this.#stopped === undefined) await work(one);
+        if (this.#stopped !== undefined) return;
+        try {
+          await work(one);
+        } catch (error) {
+          // Metadata that is full: copies stay owed. It gets room from what is done after filling.
+          if (!isNoSpace(error)) throw error;
+          this.#stopped ??= error;
+        }
       },
       this.#options.signal,
     );

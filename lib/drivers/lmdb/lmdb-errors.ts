@@ -1,5 +1,5 @@
 // LMDB's error codes as AshlarErrors.
-import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, fromSystemError, isNoSpace } from "#lib/core/errors.ts";
 
 /** LMDB's codes, from lmdb.h; positive ones are the system's errno. */
 const Lmdb = {
@@ -73,8 +73,7 @@ export function isSpurious(error: unknown): boolean {
 
 /** Whether the disk, a quota or the map is full. */
 export function isFull(error: unknown): boolean {
-  if (error instanceof AshlarError) return error.details["errno"] === "ENOSPC";
-  return FULL.has(lmdbCode(error) ?? 0);
+  return isNoSpace(error) || FULL.has(lmdbCode(error) ?? 0);
 }
 
 /** The error of a full disk or map. */
@@ -82,8 +81,8 @@ export function fullError(path: string, what: string, cause?: unknown): AshlarEr
   return new AshlarError(ErrorCode.Io, `the metadata store ${path} is full: ${what}`, {
     cause,
     remedy:
-      "Make room on its file system or raise the limit. Removing versions and collecting still works: " +
-      "it uses space that is kept back.",
+      "Make room on its file system or raise the limit. Restoring, removing versions and collecting still work: " +
+      "they use space that is kept back.",
     details: { errno: "ENOSPC", path },
   });
 }

@@ -1,4 +1,4 @@
-// Space kept back, so that removal and collection still work when the store is full: they write before they free.
+// Space kept back, so that removal, collection and restores still work when the store is full: they write, too.
 //
 // Against a full limit: ordinary transactions stop short of it. Against a full disk: a file holds space that a removal
 // may give up; ordinary transactions then have to wait until it can be filled again, or until the data file itself has as
@@ -19,7 +19,7 @@ import type { Random } from "#lib/ports/random.ts";
 import { fullError, isFull } from "./lmdb-errors.ts";
 import type { LmdbStore } from "./lmdb-store.ts";
 
-/** Transactions with such a label free space, and may use what is kept back. */
+/** Transactions with such a label may use what is kept back. */
 const FREEING_LABEL = "free:";
 /** Name of the file that holds space, within the store's folder. */
 export const RESERVE_FILE = "reserve";
@@ -42,7 +42,7 @@ export interface LmdbSpaceOptions {
   readonly random: Random;
 }
 
-/** Whether a transaction frees space, by its label. */
+/** Whether a transaction may use what is kept back, by its label. */
 export function isFreeing(label: string): boolean {
   return label.startsWith(FREEING_LABEL);
 }

@@ -63,7 +63,7 @@ export function lowestHorizon(kv: Kv): Promise<number> {
       }
       return lowest;
     },
-    { durable: false, label: "horizon" },
+    { durable: false, label: "free:horizon" },
   );
 }
 

@@ -32,23 +32,26 @@ export function claimHook(
   nowMs: number,
   forMs: number,
 ): Promise<{ readonly record: JobRecord; readonly tries: number } | undefined> {
-  return kv.transact(async (tx) => {
-    const value = await tx.get(key.jobHook(job));
-    const hook = value === undefined ? undefined : decodeRecord<HookRecord>(value);
-    const record = await tx.get(key.job(job));
-    if (hook === undefined || hook.notBeforeMs > nowMs) return undefined;
-    if (record === undefined) {
-      tx.clear(key.jobHook(job));
-      return undefined;
-    }
-    const tries = hook.tries + 1;
-    const claimed: HookRecord = { tries, notBeforeMs: nowMs + forMs };
-    tx.set(key.jobHook(job), encodeRecord(claimed));
-    return { record: decodeRecord<JobRecord>(record), tries };
-  });
+  return kv.transact(
+    async (tx) => {
+      const value = await tx.get(key.jobHook(job));
+      const hook = value === undefined ? undefined : decodeRecord<HookRecord>(value);
+      const record = await tx.get(key.job(job));
+      if (hook === undefined || hook.notBeforeMs > nowMs) return undefined;
+      if (record === undefined) {
+        tx.clear(key.jobHook(job));
+        return undefined;
+      }
+      const tries = hook.tries + 1;
+      const claimed: HookRecord = { tries, notBeforeMs: nowMs + forMs };
+      tx.set(key.jobHook(job), encodeRecord(claimed));
+      return { record: decodeRecord<JobRecord>(record), tries };
+    },
+    { label: "free:hook" },
+  );
 }
 
 /** It was told. */
 export function clearHook(kv: Kv, job: JobId): Promise<void> {
-  return kv.transact(async (tx) => tx.clear(key.jobHook(job)));
+  return kv.transact(async (tx) => tx.clear(key.jobHook(job)), { label: "free:hook" });
 }

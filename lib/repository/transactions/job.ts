@@ -15,6 +15,8 @@ export interface JobEntry {
 
 /** Entries read at a time. */
 const PAGE = 256;
+/** Removals are jobs too: a full store still takes them. */
+const JOB = { label: "free:job" };
 
 async function readJob(reader: KvReader, job: JobId): Promise<JobRecord | undefined> {
   const value = await reader.get(key.job(job));
@@ -49,7 +51,7 @@ export interface Submission {
 
 /** Records a job; the one that was submitted under the same key before, where there is one. */
 export function submitJob(kv: Kv, submission: Submission): Promise<JobId> {
-  return kv.transact((tx) => submitJobIn(tx, submission));
+  return kv.transact((tx) => submitJobIn(tx, submission), JOB);
 }
 
 /** The same within a transaction. */
@@ -130,7 +132,7 @@ export function takeJob(kv: Kv, job: JobId, take: TakeJob): Promise<JobRecord | 
     writeJob(tx, job, taken);
     writeBeat(tx, job, take.nowMs);
     return taken;
-  });
+  }, JOB);
 }
 
 /**
@@ -155,7 +157,7 @@ export function releaseAbandoned(
       : { ...free, state: "queued" };
     writeJob(tx, job, released);
     return released;
-  });
+  }, JOB);
 }
 
 async function isAbandoned(
@@ -207,7 +209,7 @@ export function beatJob(
     if (record?.state !== "running" || record.token !== token) return "lost";
     writeBeat(tx, job, nowMs);
     return record.isCancelled ? "cancelled" : "ours";
-  });
+  }, JOB);
 }
 
 /** What has become of a job. */
@@ -252,7 +254,7 @@ export function endJob(
     if (state === "failed" && options.hook === true) requestHook(tx, job);
     writeJob(tx, job, { ...ended, locks: [] });
     return true;
-  });
+  }, JOB);
 }
 
 /** Stops a job: at once where nobody runs it. The record afterwards; undefined where there is no such job. */
@@ -271,7 +273,7 @@ export function cancelJob(
         : { ...record, isCancelled: true };
     writeJob(tx, job, cancelled);
     return cancelled;
-  });
+  }, JOB);
 }
 
 /** One job. */
@@ -321,21 +323,24 @@ export async function forgetJobs(kv: Kv, beforeMs: number): Promise<number> {
   const { end } = range.jobs();
   let count = 0;
   for (;;) {
-    const step = await kv.transact(async (tx) => {
-      const page = await tx.range({ start, end, limit: PAGE });
-      let forgotten = 0;
-      let isDone = page.length < PAGE;
-      for (const entry of page) {
-        const record = decodeRecord<JobRecord>(entry.value);
-        if (record.submittedMs >= beforeMs) isDone = true;
-        if (!isFinal(record) || (record.endedMs ?? record.submittedMs) >= beforeMs) continue;
-        tx.clear(entry.key);
-        tx.clear(key.jobHook(parse.job(entry.key)));
-        if (record.key !== undefined) tx.clear(key.jobKey(record.key));
-        forgotten += 1;
-      }
-      return { forgotten, isDone, last: page.at(-1)?.key };
-    });
+    const step = await kv.transact(
+      async (tx) => {
+        const page = await tx.range({ start, end, limit: PAGE });
+        let forgotten = 0;
+        let isDone = page.length < PAGE;
+        for (const entry of page) {
+          const record = decodeRecord<JobRecord>(entry.value);
+          if (record.submittedMs >= beforeMs) isDone = true;
+          if (!isFinal(record) || (record.endedMs ?? record.submittedMs) >= beforeMs) continue;
+          tx.clear(entry.key);
+          tx.clear(key.jobHook(parse.job(entry.key)));
+          if (record.key !== undefined) tx.clear(key.jobKey(record.key));
+          forgotten += 1;
+        }
+        return { forgotten, isDone, last: page.at(-1)?.key };
+      },
+      { label: "free:jobs" },
+    );
     count += step.forgotten;
     if (step.isDone || step.last === undefined) return count;
     start = keyAfter(step.last);

@@ -30,11 +30,14 @@ export function setSchedule(
 
 /** Removes it; false where there is none. */
 export function removeSchedule(kv: Kv, name: string): Promise<boolean> {
-  return kv.transact(async (tx) => {
-    if ((await readSchedule(tx, name)) === undefined) return false;
-    tx.clear(key.schedule(name));
-    return true;
-  });
+  return kv.transact(
+    async (tx) => {
+      if ((await readSchedule(tx, name)) === undefined) return false;
+      tx.clear(key.schedule(name));
+      return true;
+    },
+    { label: "free:schedule" },
+  );
 }
 
 /** All schedules by name. */
@@ -71,23 +74,33 @@ export function fireSchedule(
     readonly job: JobId;
   },
 ): Promise<Fired> {
-  return kv.transact(async (tx) => {
-    const record = await readSchedule(tx, name);
-    if (record === undefined) return "not due";
-    // It has landed before.
-    if (record.lastJob === fire.job) return { job: fire.job };
-    if (record.nextMs !== fire.dueMs) return "not due";
-    const moved = { ...record, nextMs: fire.nextMs };
-    if (record.lastJob !== undefined && (await isOpenJob(tx, record.lastJob))) {
-      writeSchedule(tx, name, { ...moved, skipped: record.skipped + 1 });
-      return "skipped";
-    }
-    const { kind, spec, submitter } = record;
-    const submission = { job: fire.job, kind, spec, submitter, key: undefined, nowMs: fire.nowMs };
-    await submitJobIn(tx, submission);
-    writeSchedule(tx, name, { ...moved, lastMs: fire.dueMs, lastJob: fire.job, skipped: 0 });
-    return { job: fire.job };
-  });
+  return kv.transact(
+    async (tx) => {
+      const record = await readSchedule(tx, name);
+      if (record === undefined) return "not due";
+      // It has landed before.
+      if (record.lastJob === fire.job) return { job: fire.job };
+      if (record.nextMs !== fire.dueMs) return "not due";
+      const moved = { ...record, nextMs: fire.nextMs };
+      if (record.lastJob !== undefined && (await isOpenJob(tx, record.lastJob))) {
+        writeSchedule(tx, name, { ...moved, skipped: record.skipped + 1 });
+        return "skipped";
+      }
+      const { kind, spec, submitter } = record;
+      const submission = {
+        job: fire.job,
+        kind,
+        spec,
+        submitter,
+        key: undefined,
+        nowMs: fire.nowMs,
+      };
+      await submitJobIn(tx, submission);
+      writeSchedule(tx, name, { ...moved, lastMs: fire.dueMs, lastJob: fire.job, skipped: 0 });
+      return { job: fire.job };
+    },
+    { label: "free:schedule" },
+  );
 }
 
 async function readSchedule(tx: KvTransaction, name: string): Promise<ScheduleRecord | undefined> {

@@ -44,23 +44,26 @@ export interface StartSession {
 /** Starts a session; a backup gets its horizon here, in the same transaction. Lands twice without harm. */
 export function startSession(kv: Kv, start: StartSession): Promise<void> {
   const { session, record, version, reads } = start;
-  return kv.transact(async (tx) => {
-    const present = await readSession(tx, session);
-    if (present !== undefined) {
-      if (present.token === record.token) return;
-      throw new AshlarError(ErrorCode.Fenced, `session ${session} belongs to somebody else`);
-    }
-    tx.set(key.session(session), encodeRecord(record));
-    beat(tx, session, start.nowMs);
-    if (reads !== undefined) await holdRoot(tx, session, reads);
-    if (record.kind !== "backup") return;
-    writeCounter(tx, key.horizon(session), await readEpoch(tx));
-    if (version === undefined) return;
-    if ((await tx.get(key.version(version.uid))) !== undefined) {
-      throw new AshlarError(ErrorCode.AlreadyExists, `version ${version.uid} exists already`);
-    }
-    tx.set(key.version(version.uid), encodeRecord(version));
-  });
+  return kv.transact(
+    async (tx) => {
+      const present = await readSession(tx, session);
+      if (present !== undefined) {
+        if (present.token === record.token) return;
+        throw new AshlarError(ErrorCode.Fenced, `session ${session} belongs to somebody else`);
+      }
+      tx.set(key.session(session), encodeRecord(record));
+      beat(tx, session, start.nowMs);
+      if (reads !== undefined) await holdRoot(tx, session, reads);
+      if (record.kind !== "backup") return;
+      writeCounter(tx, key.horizon(session), await readEpoch(tx));
+      if (version === undefined) return;
+      if ((await tx.get(key.version(version.uid))) !== undefined) {
+        throw new AshlarError(ErrorCode.AlreadyExists, `version ${version.uid} exists already`);
+      }
+      tx.set(key.version(version.uid), encodeRecord(version));
+    },
+    { label: record.kind === "backup" ? "start" : "free:start" },
+  );
 }
 
 /** A hold is taken in a transaction that reads the version as not removed. */
@@ -105,7 +108,7 @@ export function keepAlive(
       const current = await readCounter(tx, key.horizon(session), 0);
       if (horizon > current) writeCounter(tx, key.horizon(session), horizon);
     },
-    { durable: false, label: "keep-alive" },
+    { durable: false, label: "free:keep-alive" },
   );
 }
 
@@ -183,12 +186,15 @@ export function markDead(
   token: Token,
   nowMs: number,
 ): Promise<boolean> {
-  return kv.transact(async (tx) => {
-    const record = await readSession(tx, session);
-    if (record === undefined || record.state !== "live" || record.token !== token) return false;
-    tx.set(key.session(session), encodeRecord({ ...record, state: "dead", endedMs: nowMs }));
-    return true;
-  });
+  return kv.transact(
+    async (tx) => {
+      const record = await readSession(tx, session);
+      if (record === undefined || record.state !== "live" || record.token !== token) return false;
+      tx.set(key.session(session), encodeRecord({ ...record, state: "dead", endedMs: nowMs }));
+      return true;
+    },
+    { label: "free:dead" },
+  );
 }
 
 /** Ends a session: with its token (done), or without one when it is dead (abandoned). What is left is settled afterwards. */
@@ -198,14 +204,17 @@ export function endSession(
   token: Token | undefined,
   nowMs: number,
 ): Promise<boolean> {
-  return kv.transact(async (tx) => {
-    const record = await readSession(tx, session);
-    if (record === undefined || record.state === "ended") return false;
-    const mine = token !== undefined && record.token === token;
-    if (!mine && record.state === "live") return false;
-    tx.set(key.session(session), encodeRecord({ ...record, state: "ended", endedMs: nowMs }));
-    return true;
-  });
+  return kv.transact(
+    async (tx) => {
+      const record = await readSession(tx, session);
+      if (record === undefined || record.state === "ended") return false;
+      const mine = token !== undefined && record.token === token;
+      if (!mine && record.state === "live") return false;
+      tx.set(key.session(session), encodeRecord({ ...record, state: "ended", endedMs: nowMs }));
+      return true;
+    },
+    { label: "free:end" },
+  );
 }
 
 /** One session with its heartbeat and horizon. */

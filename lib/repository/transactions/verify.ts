@@ -79,7 +79,7 @@ export function markBad(kv: Kv, random: Random, judged: JudgedCopy): Promise<boo
       await saveBlock(tx, judged.id, before, after);
       return true;
     },
-    { label: "bad" },
+    { label: "free:bad" },
   );
 }
 

@@ -182,23 +182,26 @@ export function changeVersion(
   uid: VersionUid,
   change: VersionChange,
 ): Promise<VersionRecord> {
-  return kv.transact(async (tx) => {
-    const version = await requireVersion(tx, uid);
-    const labels = Object.fromEntries(
-      Object.entries({ ...version.labels, ...change.labels }).filter(
-        (entry): entry is [string, string] => entry[1] !== undefined,
-      ),
-    );
-    const changed: VersionRecord = {
-      ...version,
-      labels,
-      protected: change.protected ?? version.protected,
-      revision: version.revision + 1,
-    };
-    tx.set(key.version(uid), encodeRecord(changed));
-    if (version.state !== "incomplete") oweHeads(tx, changed);
-    return changed;
-  });
+  return kv.transact(
+    async (tx) => {
+      const version = await requireVersion(tx, uid);
+      const labels = Object.fromEntries(
+        Object.entries({ ...version.labels, ...change.labels }).filter(
+          (entry): entry is [string, string] => entry[1] !== undefined,
+        ),
+      );
+      const changed: VersionRecord = {
+        ...version,
+        labels,
+        protected: change.protected ?? version.protected,
+        revision: version.revision + 1,
+      };
+      tx.set(key.version(uid), encodeRecord(changed));
+      if (version.state !== "incomplete") oweHeads(tx, changed);
+      return changed;
+    },
+    { label: "free:change" },
+  );
 }
 
 /**
