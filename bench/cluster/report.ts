@@ -114,7 +114,8 @@ export function formatClusterReport(parts: ClusterParts, notes: string): string 
     "Written by `npm run bench -- cluster`, except for the notes at the end. A full backup of one host's image of real data",
     `(${(imageBytes / 1024 ** 3).toFixed(1)} GiB, in the page cache), in turn: **embedded** (one process, no NATS; without start-up), **local**`,
     "(reader and writer in one agent, claims over NATS) and **pooled** (a mere reader, a writer and a dedup elsewhere; each block crosses",
-    "NATS). Agents are freshly started, as the embedded process is. Medians; CPU is of the agents' processes while the job runs.",
+    "NATS). Agents have done nothing before but a backup of an empty image; what such a one takes is not counted of the embedded",
+    "process either. Medians; CPU is of the agents' processes while the job runs.",
     "",
     ...table(
       ["", ""],
@@ -140,7 +141,8 @@ export function formatClusterReport(parts: ClusterParts, notes: string): string 
     "",
     "## Claims",
     "",
-    "In batches of 256, two under way; by this process' CPU time, and by the clock.",
+    "Through a dedup, in batches of 256, two under way, in a process that has done so before; by its CPU time, the asking side's",
+    "included, and by the clock.",
     "",
     ...table(
       ["", "ids per CPU second", "ids per second"],

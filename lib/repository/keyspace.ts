@@ -40,6 +40,17 @@ const ascii = (text: string): Buffer => Buffer.from(text, "utf8");
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 const NUL = Buffer.of(0);
 
+/** A prefix, then ids in hex as raw bytes, in one piece: of all keys these are made most. */
+function idKey(prefix: Buffer, first: string, second = ""): Buffer {
+  const firstBytes = first.length / 2;
+  const out = Buffer.allocUnsafe(prefix.length + firstBytes + second.length / 2);
+  prefix.copy(out);
+  let written = out.write(first, prefix.length, "hex");
+  if (second !== "") written += out.write(second, prefix.length + firstBytes, "hex");
+  assert(prefix.length + written === out.length, "an id is hexadecimal");
+  return out;
+}
+
 function u64(value: number): Buffer {
   assert(Number.isSafeInteger(value) && value >= 0, `not a 64-bit counter: ${value}`);
   const out = Buffer.allocUnsafe(8);
@@ -112,35 +123,34 @@ function positionBytes(position: HoldPosition): Buffer {
 export const key = {
   config: ascii("c"),
   epoch: ascii("e"),
-  block: (id: BlockId): Buffer => Buffer.concat([P.block, hex(id)]),
-  node: (id: BlockId): Buffer => Buffer.concat([P.node, hex(id)]),
+  block: (id: BlockId): Buffer => idKey(P.block, id),
+  node: (id: BlockId): Buffer => idKey(P.node, id),
   reference: (child: BlockId, parent: Parent): Buffer =>
     Buffer.concat([P.reference, hex(child), parentBytes(parent)]),
-  unreferenced: (id: BlockId): Buffer => Buffer.concat([P.unreferenced, hex(id)]),
+  unreferenced: (id: BlockId): Buffer => idKey(P.unreferenced, id),
   condemned: (epoch: number, id: BlockId): Buffer =>
     Buffer.concat([P.condemned, u64(epoch), hex(id)]),
   trash: (storage: StorageId, name: string): Buffer =>
     Buffer.concat([P.trash, hex(storage), ascii(name)]),
-  owed: (storage: StorageId, id: BlockId): Buffer => Buffer.concat([P.owed, hex(storage), hex(id)]),
+  owed: (storage: StorageId, id: BlockId): Buffer => idKey(P.owed, storage, id),
   owedHead: (storage: StorageId, uid: VersionUid): Buffer =>
     Buffer.concat([P.owedHead, hex(storage), ascii(uid)]),
   headAt: (storage: StorageId, name: string): Buffer =>
     Buffer.concat([P.headAt, hex(storage), ascii(name)]),
   stamp: (storage: StorageId, name: string): Buffer =>
     Buffer.concat([P.stamp, hex(storage), ascii(name)]),
-  run: (storage: StorageId): Buffer => Buffer.concat([P.run, hex(storage)]),
-  storage: (storage: StorageId): Buffer => Buffer.concat([P.storage, hex(storage)]),
+  run: (storage: StorageId): Buffer => idKey(P.run, storage),
+  storage: (storage: StorageId): Buffer => idKey(P.storage, storage),
   verify: (storage: StorageId, lastMs: number, id: BlockId): Buffer =>
     Buffer.concat([P.verify, hex(storage), u64(lastMs), hex(id)]),
-  recheck: (id: BlockId): Buffer => Buffer.concat([P.recheck, hex(id)]),
+  recheck: (id: BlockId): Buffer => idKey(P.recheck, id),
   version: (uid: VersionUid): Buffer => Buffer.concat([P.version, ascii(uid)]),
   volume: (volume: string, createdMs: number, uid: VersionUid): Buffer =>
     Buffer.concat([P.volume, ascii(volume), NUL, u64(createdMs), ascii(uid)]),
-  session: (session: SessionId): Buffer => Buffer.concat([P.session, hex(session)]),
-  heartbeat: (session: SessionId): Buffer => Buffer.concat([P.heartbeat, hex(session)]),
-  horizon: (session: SessionId): Buffer => Buffer.concat([P.horizon, hex(session)]),
-  claim: (session: SessionId, id: BlockId): Buffer =>
-    Buffer.concat([P.claim, hex(session), hex(id)]),
+  session: (session: SessionId): Buffer => idKey(P.session, session),
+  heartbeat: (session: SessionId): Buffer => idKey(P.heartbeat, session),
+  horizon: (session: SessionId): Buffer => idKey(P.horizon, session),
+  claim: (session: SessionId, id: BlockId): Buffer => idKey(P.claim, session, id),
   hold: (session: SessionId, position: HoldPosition): Buffer =>
     Buffer.concat([P.hold, hex(session), positionBytes(position)]),
   job: (job: JobId): Buffer => Buffer.concat([P.job, ascii(job)]),
@@ -158,7 +168,7 @@ export const range = {
   blocks: (): KeyRange => prefixRange(P.block),
   nodes: (): KeyRange => prefixRange(P.node),
   references: (child?: BlockId): KeyRange =>
-    prefixRange(child === undefined ? P.reference : Buffer.concat([P.reference, hex(child)])),
+    prefixRange(child === undefined ? P.reference : idKey(P.reference, child)),
   unreferenced: (): KeyRange => prefixRange(P.unreferenced),
   /** All condemned, or only those of an epoch before `epoch`. */
   condemned: (epoch?: number): KeyRange =>
@@ -177,8 +187,8 @@ export const range = {
   volume: (volume: string): KeyRange => prefixRange(Buffer.concat([P.volume, ascii(volume), NUL])),
   volumes: (): KeyRange => prefixRange(P.volume),
   sessions: (): KeyRange => prefixRange(P.session),
-  claims: (session: SessionId): KeyRange => prefixRange(Buffer.concat([P.claim, hex(session)])),
-  holds: (session: SessionId): KeyRange => prefixRange(Buffer.concat([P.hold, hex(session)])),
+  claims: (session: SessionId): KeyRange => prefixRange(idKey(P.claim, session)),
+  holds: (session: SessionId): KeyRange => prefixRange(idKey(P.hold, session)),
   allHolds: (): KeyRange => prefixRange(P.hold),
   jobHooks: (): KeyRange => prefixRange(P.jobHook),
   schedules: (): KeyRange => prefixRange(P.schedule),

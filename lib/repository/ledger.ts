@@ -164,14 +164,24 @@ export async function saveBlock(
     assertRecord(id, after);
     tx.set(key.block(id), encodeBlockRecord(after));
   }
+  if (before !== undefined) await trashDropped(tx, id, kind, before, after);
+  saveQueues(tx, id, before, after);
+  await saveMarks(tx, id, before, after);
+}
+
+async function trashDropped(
+  tx: KvTransaction,
+  id: BlockId,
+  kind: BlockRecord["kind"],
+  before: BlockRecord,
+  after: BlockRecord | undefined,
+): Promise<void> {
   const kept = new Set((after?.copies ?? []).map(copyName));
-  for (const copy of before?.copies ?? []) {
+  for (const copy of before.copies) {
     if (!kept.has(copyName(copy))) {
       await queueTrash(tx, copy.storage, objectName(kind, id, copy.generation));
     }
   }
-  saveQueues(tx, id, before, after);
-  await saveMarks(tx, id, before, after);
 }
 
 /**
@@ -185,6 +195,7 @@ function withoutMark(tx: KvTransaction, id: BlockId, record: BlockRecord): Block
 }
 
 function assertRecord(id: BlockId, record: BlockRecord): void {
+  if (record.copies.length < 2) return;
   const seen = new Set<string>();
   for (const copy of record.copies) {
     const slot = `${copy.storage}${copy.state === "bad" ? "bad" : ""}`;
@@ -193,20 +204,28 @@ function assertRecord(id: BlockId, record: BlockRecord): void {
   }
 }
 
+const NO_KEYS: ReadonlyMap<string, Buffer> = new Map();
+
+function isOnlyComing({ condemnedEpoch, copies }: BlockRecord): boolean {
+  return condemnedEpoch === undefined && copies.every((copy) => copy.state === "coming");
+}
+
 function saveQueues(
   tx: KvTransaction,
   id: BlockId,
   before: BlockRecord | undefined,
   after: BlockRecord | undefined,
 ): void {
-  const keysOf = (record: BlockRecord | undefined): Map<string, Buffer> => {
+  const keysOf = (record: BlockRecord | undefined): ReadonlyMap<string, Buffer> => {
+    // What is merely coming, as every new block is, stands in no queue.
+    if (record === undefined || isOnlyComing(record)) return NO_KEYS;
     const keys = new Map<string, Buffer>();
     const add = (bytes: Buffer): void => void keys.set(bytes.toString("latin1"), bytes);
-    for (const copy of record?.copies ?? []) {
+    for (const copy of record.copies) {
       if (copy.state === "owed") add(key.owed(copy.storage, id));
       if (copy.state === "placed") add(key.verify(copy.storage, copy.verifiedMs, id));
     }
-    if (record?.condemnedEpoch !== undefined) add(key.condemned(record.condemnedEpoch, id));
+    if (record.condemnedEpoch !== undefined) add(key.condemned(record.condemnedEpoch, id));
     return keys;
   };
   const old = keysOf(before);
