@@ -26,8 +26,11 @@ interface Totals {
   failed: number;
   readonly failures: string[];
   readonly skips: Skip[];
+  /** What a file's tests and suites took, in ms: whoever makes the whole too slow is named. */
+  readonly tookMs: Map<string, number>;
 }
 
+const SLOWEST = 15;
 const GLOBS: Record<Suite, readonly string[]> = {
   unit: [
     "{lib,services,proto}/**/*.test.ts",
@@ -82,6 +85,12 @@ function countPass(totals: Totals, data: EventData.TestPass): void {
   else if (data.details.type !== "suite" && !isFileWrapper(data)) totals.passed++;
 }
 
+function addTime({ tookMs }: Totals, data: EventData.TestPass | EventData.TestFail): void {
+  if (data.nesting > 0 || isFileWrapper(data)) return;
+  const file = fileOf(data);
+  tookMs.set(file, (tookMs.get(file) ?? 0) + data.details.duration_ms);
+}
+
 /** A suite fails because a test in it failed, which is counted already; its own hooks are not. */
 function isEcho(data: EventData.TestFail): boolean {
   const error = data.details.error as Error & { failureType?: string };
@@ -110,13 +119,19 @@ async function runSuite(suite: Suite, globs: readonly string[], totals: Totals):
   });
   events.on("test:pass", (data) => countPass(totals, data));
   events.on("test:fail", (data) => countFail(totals, data));
+  for (const end of ["test:pass", "test:fail"] as const) {
+    events.on(end, (data: EventData.TestPass | EventData.TestFail) => addTime(totals, data));
+  }
   const report = events.compose(spec);
   report.pipe(process.stdout, { end: false });
   await finished(report);
 }
 
 function summarize(totals: Totals): void {
-  const lines: string[] = [""];
+  const slowest = [...totals.tookMs].sort((a, b) => b[1] - a[1]).slice(0, SLOWEST);
+  const lines = ["", "The slowest files:"];
+  for (const [file, ms] of slowest) lines.push(`${(ms / 1000).toFixed(1).padStart(7)} s  ${file}`);
+  lines.push("");
   for (const name of totals.failures) lines.push(`FAILED: ${name}`);
   for (const skip of totals.skips) lines.push(`SKIPPED: ${skip.name} because ${skip.reason}`);
   if (totals.passed + totals.failed === 0) lines.push("NO TEST RAN, which counts as a failure.");
@@ -137,7 +152,7 @@ function parseArguments(args: readonly string[]): { suites: Suite[]; globs: read
 process.env["PATH"] = `${process.env["PATH"] ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
 
 const { suites, globs } = parseArguments(process.argv.slice(2));
-const totals: Totals = { passed: 0, failed: 0, failures: [], skips: [] };
+const totals: Totals = { passed: 0, failed: 0, failures: [], skips: [], tookMs: new Map() };
 for (const suite of suites) await runSuite(suite, globs, totals);
 summarize(totals);
 process.exitCode = totals.failed > 0 || totals.passed === 0 ? 1 : 0;

@@ -112,7 +112,10 @@ async function measure(
 }
 
 /** A dedup over a store, and somebody who asks it. */
-function startAsking(kv: Kv): { readonly requester: Requester; stop(): Promise<void> } {
+function startAsking(kv: Kv): {
+  readonly requester: Requester;
+  readonly stop: () => Promise<void>;
+} {
   const bus = openInprocBus({ clock, telemetry: noTelemetry() });
   const dedup = startDedup({ kv, clock, random, log: memoryLog([]) }, bus);
   const requester = new Requester(bus, clock, random);
