@@ -8,6 +8,7 @@ import { createFileBlobStore } from "./file/create-file-storage.ts";
 import { openFileBlobStore } from "./file/file-blob-store.ts";
 import { readMarker } from "./file/storage-presence.ts";
 import { parseLocation } from "./location.ts";
+import { parseS3Url, S3_FILE_OPTIONS, type S3Settings } from "./s3/s3-settings.ts";
 import type { StorageMarker } from "./storage-marker.ts";
 
 /** How a storage is opened. */
@@ -20,21 +21,74 @@ export interface OpenStorageOptions {
   readonly random: Random;
 }
 
-/** One kind of storage. */
+/** One kind of storage. A place is what its URL has after the scheme; for files a path. */
 interface StorageKind {
+  /** Options that name files. */
+  readonly fileOptions: readonly string[];
+  /** Throws Usage where the place cannot be one, without looking at it. */
+  checkPlace(place: string): void;
   open(place: string, options: OpenStorageOptions): Promise<BlobStore>;
   create(place: string, marker: StorageMarker): Promise<void>;
   marker(place: string): Promise<StorageMarker>;
+  /** Takes back what `create` has made, where nothing else is there. Files are taken back by who knows what was there before. */
+  discard?(place: string, identity: StorageId): Promise<void>;
 }
 
-const KINDS: Readonly<Record<string, StorageKind>> = {
-  file: {
-    open: (path, { identity, ...options }) =>
-      openFileBlobStore({ path, ...options, expectIdentity: identity }),
-    create: (path, marker) => createFileBlobStore({ path, marker }),
-    marker: readMarker,
+const fileKind: StorageKind = {
+  fileOptions: [],
+  checkPlace: (path) => {
+    // A relative path would be another place for every working folder.
+    if (!path.startsWith("/")) {
+      throw new AshlarError(ErrorCode.Usage, `storage file:${path}: the path is not absolute`);
+    }
+  },
+  open: (path, { identity, ...options }) =>
+    openFileBlobStore({ path, ...options, expectIdentity: identity }),
+  create: (path, marker) => createFileBlobStore({ path, marker }),
+  marker: readMarker,
+};
+
+const settingsOf = (place: string): S3Settings => parseS3Url(`s3:${place}`);
+
+/** The SDK is loaded by those alone who have such a storage: it takes a while. */
+const s3Kind: StorageKind = {
+  fileOptions: S3_FILE_OPTIONS,
+  checkPlace: (place) => void settingsOf(place),
+  open: async (place, { identity, clock, readOnly }) => {
+    const { openS3BlobStore } = await import("./s3/s3-blob-store.ts");
+    return openS3BlobStore({
+      settings: settingsOf(place),
+      expectIdentity: identity,
+      clock,
+      readOnly: readOnly ?? false,
+    });
+  },
+  create: async (place, marker) => {
+    const { createS3Storage } = await import("./s3/create-s3-storage.ts");
+    await createS3Storage(settingsOf(place), marker);
+  },
+  marker: async (place) => {
+    const { readS3StorageMarker } = await import("./s3/create-s3-storage.ts");
+    return readS3StorageMarker(settingsOf(place));
+  },
+  discard: async (place, identity) => {
+    const { discardS3Storage } = await import("./s3/create-s3-storage.ts");
+    await discardS3Storage(settingsOf(place), identity);
   },
 };
+
+const KINDS: Readonly<Record<string, StorageKind>> = { file: fileKind, s3: s3Kind };
+
+/** Throws Usage where a URL cannot be that of a storage. Nothing is looked at but the text. */
+export function checkStorageUrl(url: string): void {
+  const { kind, rest } = parseLocation(url, "storage", KINDS);
+  kind.checkPlace(rest);
+}
+
+/** The options of such a URL that name files: a configuration may write them relative to itself. */
+export function storageFileOptions(url: string): readonly string[] {
+  return parseLocation(url, "storage", KINDS).kind.fileOptions;
+}
 
 /** Opens a storage; Unavailable when it is not there, Refused when it is another one than expected. */
 export function openStorage(url: string, options: OpenStorageOptions): Promise<BlobStore> {
@@ -51,14 +105,16 @@ export function readStorageMarker(url: string): Promise<StorageMarker> {
   return at(url, (kind, place) => kind.marker(place));
 }
 
+/** Takes back a storage that was made just now and could not be introduced; nothing where another one is there. */
+export function discardStorage(url: string, identity: StorageId): Promise<void> {
+  return at(url, async (kind, place) => kind.discard?.(place, identity));
+}
+
 async function at<T>(
   url: string,
   use: (kind: StorageKind, place: string) => Promise<T>,
 ): Promise<T> {
   const { kind, rest } = parseLocation(url, "storage", KINDS);
-  // A relative path would be another place for every working folder.
-  if (kind === KINDS["file"] && !rest.startsWith("/")) {
-    throw new AshlarError(ErrorCode.Usage, `storage ${url}: the path is not absolute`);
-  }
+  kind.checkPlace(rest);
   return use(kind, rest);
 }

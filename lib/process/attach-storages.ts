@@ -84,9 +84,27 @@ function identify(
   if (marker.repository !== repository.record.repository) {
     throw refused(config, `belongs to another repository (${marker.repository})`);
   }
-  if (repository.knownStorages.some((known) => known.storage === identity)) return identity;
+  const known = repository.knownStorages.find(({ storage }) => storage === identity);
+  if (known !== undefined) {
+    refuseSwapped(repository, config, known);
+    return identity;
+  }
   if (byName === undefined) return undefined;
   throw refused(config, `is storage ${identity}, but the metadata know it as ${byName.storage}`);
+}
+
+/**
+ * A storage may have another name here than where it was added; but not one that another storage of the configuration has:
+ * then two of them were mixed up, and what is to go to one site would go to the other.
+ */
+function refuseSwapped(
+  { config: { storages } }: OpenRepository,
+  config: StorageConfig,
+  { storage, record }: KnownStorage,
+): void {
+  if (record.name === config.name || record.state === "retired") return;
+  if (!storages.some(({ name }) => name === record.name)) return;
+  throw refused(config, `is storage ${storage}, which the metadata know as ${record.name}`);
 }
 
 function inUse(known: readonly KnownStorage[]): readonly KnownStorage[] {

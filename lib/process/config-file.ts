@@ -2,7 +2,8 @@
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, fromSystemError, isErrorCode } from "#lib/core/errors.ts";
+import { checkStorageUrl, storageFileOptions } from "#lib/drivers/storages.ts";
 import {
   absolutePaths,
   type AgentConfig,
@@ -298,8 +299,8 @@ function resolveStorages(
 ): StorageConfig[] {
   const nameOf = new Map<string, string>();
   return storages.map((storage, index) => {
-    const url = absoluteUrl(storage.url, folder, (message) =>
-      fail(index, `storages[${index}].url: ${message}`),
+    const url = storageUrl(storage, folder, (key, message) =>
+      fail(index, `storages[${index}].${key}: ${message}`),
     );
     const other = nameOf.get(url);
     if (other !== undefined) {
@@ -309,8 +310,38 @@ function resolveStorages(
       );
     }
     nameOf.set(url, storage.name);
-    return { ...storage, site: storage.site ?? storage.name, url };
+    const { options: _, ...rest } = storage;
+    return { ...rest, site: storage.site ?? storage.name, url };
   });
+}
+
+/** With its options, which the configuration may write apart from it, and with absolute paths. */
+function storageUrl(
+  { url: written, options = {} }: ConfigContent["storages"][number],
+  folder: string,
+  fail: (key: "url" | "options", message: string) => AshlarError,
+): string {
+  const absolute = absoluteUrl(written, folder, (message) => fail("url", message));
+  if (Object.keys(options).length > 0 && absolute.startsWith("file:")) {
+    throw fail("options", "a folder has no options");
+  }
+  const withOptions = new URL(absolute);
+  for (const [name, value] of Object.entries(options)) {
+    if (withOptions.searchParams.has(name)) {
+      throw fail("options", `${name} stands in the URL already`);
+    }
+    const isFile = storageFileOptions(absolute).includes(name);
+    withOptions.searchParams.set(name, isFile ? resolve(folder, value) : value);
+  }
+  const url = Object.keys(options).length === 0 ? absolute : withOptions.href;
+  try {
+    checkStorageUrl(url);
+  } catch (error) {
+    if (!isErrorCode(error, ErrorCode.Usage)) throw error;
+    const message = error.message.replace(/^storage [^ ]+: /, "");
+    throw fail(Object.keys(options).length === 0 ? "url" : "options", message);
+  }
+  return url;
 }
 
 /**

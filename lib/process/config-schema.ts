@@ -71,12 +71,22 @@ function isBlockSize(bytes: number, smallBlocks: boolean): boolean {
   return bytes >= least && bytes <= BLOCK_BYTES_MAX && Number.isInteger(Math.log2(bytes));
 }
 
+const storageOptions = z.record(
+  z.string(),
+  leaf("a word, a number, true or false", (value) =>
+    ["string", "number", "boolean"].includes(typeof value) ? String(value) : undefined,
+  ),
+  expecting("a section of options"),
+);
+
 const storageSchema = z.strictObject(
   {
     name: storageName,
     url: string("a URL such as file:///backup, or a path"),
     /** Where it stands; storages of one site may be lost together. */
     site: storageName.optional(),
+    /** What its URL may carry as well, `region=eu-central-1`; docs/storages.md has them by kind. */
+    options: storageOptions.optional(),
     simultaneousReads: whole(1, 256).default(8),
     simultaneousWrites: whole(1, 256).default(8),
   },

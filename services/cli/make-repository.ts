@@ -4,7 +4,7 @@ import { open, readdir, rm, rmdir, unlink } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
-import { createStorage, openStorage } from "#lib/drivers/storages.ts";
+import { createStorage, discardStorage, openStorage } from "#lib/drivers/storages.ts";
 import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import { KEY_FILE_MODE } from "#lib/repository/key-file.ts";
@@ -107,6 +107,7 @@ export async function makeStorage(
   await noteFolderOf(config.url, undo);
   const created = new Date(ports.clock.now()).toISOString();
   await createStorage(config.url, { format: 1, identity: id, repository, created });
+  undo.add(() => discardStorage(config.url, id));
   const { clock, random } = ports;
   const store = await openStorage(config.url, { identity: id, clock, random });
   try {

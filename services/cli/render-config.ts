@@ -72,7 +72,7 @@ function access({ keyFile, passphraseFile }: ConfigChoices): string[] {
 
 function storages(choices: ConfigChoices): string[] {
   const lines = [
-    "# Where backups go: any number of places, each a URL or a path. `site` tells which of them can be lost together (its",
+    "# Where backups go: any number of places, each a path, file:///PATH or s3://BUCKET/PREFIX. `site` tells which of them can be lost together (its",
     "# own name unless given); simultaneousReads and simultaneousWrites bound the requests under way (8 unless given).",
     "storages:",
   ];

@@ -1,0 +1,134 @@
+// Makes a new storage in a bucket, or takes one back that could not be finished.
+import {
+  DeleteObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  type S3Client,
+} from "@aws-sdk/client-s3";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import {
+  encodeStorageMarker,
+  MARKER_NAME,
+  type StorageMarker,
+} from "#lib/drivers/storage-marker.ts";
+import { checksumOf } from "./s3-checksum.ts";
+import { createS3Client } from "./s3-client.ts";
+import { isTaken, s3Error } from "./s3-errors.ts";
+import { readS3Marker } from "./s3-presence.ts";
+import type { S3Settings } from "./s3-settings.ts";
+
+/**
+ * Makes a storage; AlreadyExists when the bucket, or what is below its prefix, holds another
+ * one or anything else. Repeating it is fine.
+ */
+export async function createS3Storage(settings: S3Settings, marker: StorageMarker): Promise<void> {
+  await withClient(settings, async (client) => {
+    const first = await firstKey(client, settings);
+    if (first === settings.prefix + MARKER_NAME) {
+      await requireOurs(client, settings, marker);
+      return;
+    }
+    if (first !== undefined) {
+      throw new AshlarError(
+        ErrorCode.AlreadyExists,
+        `${settings.location} is not empty: it holds ${first}`,
+        { remedy: "choose another bucket or prefix for the storage" },
+      );
+    }
+    await putMarker(client, settings, marker);
+  });
+}
+
+/** What a storage says about itself; Unavailable when nothing there says anything. */
+export function readS3StorageMarker(settings: S3Settings): Promise<StorageMarker> {
+  return withClient(settings, (client) => readS3Marker(client, settings));
+}
+
+/** Deletes all that a storage holds that was only just made, its marker last. Nothing where another one is there. */
+export async function discardS3Storage(
+  settings: S3Settings,
+  identity: StorageMarker["identity"],
+): Promise<void> {
+  await withClient(settings, async (client) => {
+    if ((await readS3Marker(client, settings)).identity !== identity) return;
+    const { bucket: Bucket, prefix } = settings;
+    const { Contents = [] } = await client.send(
+      new ListObjectsV2Command({ Bucket, Prefix: prefix, MaxKeys: 1000 }),
+    );
+    const keys = Contents.flatMap(({ Key }) => (Key === undefined ? [] : [Key]));
+    const markerKey = prefix + MARKER_NAME;
+    for (const Key of [...keys.filter((key) => key !== markerKey), markerKey]) {
+      await client.send(new DeleteObjectCommand({ Bucket, Key }));
+    }
+  });
+}
+
+async function withClient<T>(
+  settings: S3Settings,
+  use: (client: S3Client) => Promise<T>,
+): Promise<T> {
+  const client = await createS3Client(settings);
+  try {
+    return await use(client);
+  } finally {
+    client.destroy();
+  }
+}
+
+async function firstKey(
+  client: S3Client,
+  { bucket, prefix, location }: S3Settings,
+): Promise<string | undefined> {
+  try {
+    const listed = await client.send(
+      new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, MaxKeys: 2 }),
+    );
+    const keys = (listed.Contents ?? []).flatMap(({ Key }) => (Key === undefined ? [] : [Key]));
+    // A marker tells most.
+    return keys.find((key) => key === prefix + MARKER_NAME) ?? keys[0];
+  } catch (error) {
+    throw s3Error(error, location, "listing it");
+  }
+}
+
+async function requireOurs(
+  client: S3Client,
+  settings: S3Settings,
+  marker: StorageMarker,
+): Promise<void> {
+  const { identity } = await readS3Marker(client, settings);
+  if (identity === marker.identity) return;
+  throw new AshlarError(
+    ErrorCode.AlreadyExists,
+    `${settings.location} holds the storage ${identity} already`,
+    {
+      remedy:
+        "choose another bucket or prefix; `ashlar rebuild --from` reads a storage that is there",
+    },
+  );
+}
+
+/** Of two who make a storage in one place at the same time the one wins whose marker is there in the end. */
+async function putMarker(
+  client: S3Client,
+  settings: S3Settings,
+  marker: StorageMarker,
+): Promise<void> {
+  const { bucket, prefix, location, checksum, conditionalWrites } = settings;
+  const bytes = Buffer.from(encodeStorageMarker(marker));
+  try {
+    await client.send(
+      new PutObjectCommand({
+        Bucket: bucket,
+        Key: prefix + MARKER_NAME,
+        Body: bytes,
+        ContentType: "application/json",
+        ...(conditionalWrites ? { IfNoneMatch: "*" } : {}),
+        ...checksumOf(checksum, bytes),
+      }),
+    );
+  } catch (error) {
+    if (!isTaken(error)) throw s3Error(error, location, "putting its marker");
+  }
+  await requireOurs(client, settings, marker);
+}

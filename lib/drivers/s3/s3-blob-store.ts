@@ -1,0 +1,339 @@
+// BlobStore on S3 and what speaks like it: an object a key, whole in one request (objects are at most some MiB).
+import { setTimeout } from "node:timers/promises";
+import type { Readable } from "node:stream";
+import {
+  DeleteObjectCommand,
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  type PutObjectCommandInput,
+  type S3Client,
+} from "@aws-sdk/client-s3";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { StorageId } from "#lib/core/ids.ts";
+import { blobExists, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
+import { checkBlobName, checkBlobPrefix, isBlobName } from "#lib/drivers/blob-name.ts";
+import { MARKER_NAME } from "#lib/drivers/storage-marker.ts";
+import type {
+  BlobEntry,
+  BlobStore,
+  BlobStoreCapabilities,
+  GetOptions,
+  PutOptions,
+} from "#lib/ports/blob-store.ts";
+import type { Clock } from "#lib/ports/clock.ts";
+import { readBody } from "./s3-body.ts";
+import { createS3Client } from "./s3-client.ts";
+import { attemptsOf, isConflict, isNoSuchKey, isTaken, s3Error, statusOf } from "./s3-errors.ts";
+import { S3Presence } from "./s3-presence.ts";
+import type { S3Settings } from "./s3-settings.ts";
+import { checksumOf } from "./s3-checksum.ts";
+
+/** How an S3 storage is opened. */
+export interface OpenS3Options {
+  readonly settings: S3Settings;
+  /** The storage that must be there; without it any is taken. */
+  readonly expectIdentity?: StorageId | undefined;
+  /** Nothing in it is ever changed. */
+  readonly readOnly?: boolean;
+  readonly clock: Clock;
+}
+
+/** Names that one request deletes. */
+const DELETE_MAX = 1000;
+/** Deletions under way where each needs a request of its own, and requests for many under way. */
+const DELETES_AT_ONCE = 16;
+const CONFLICT_TRIES = 10;
+const CONFLICT_MS = 20;
+const BODY_RETRY_MS = 100;
+
+/** Opens the storage in a bucket; Unavailable when it is not there, Refused when it is another one than expected. */
+export async function openS3BlobStore(options: OpenS3Options): Promise<BlobStore> {
+  const { settings, expectIdentity, clock } = options;
+  const client = await createS3Client(settings);
+  try {
+    const presence = await S3Presence.open(client, settings, expectIdentity, clock);
+    return new S3BlobStore(client, settings, presence, options.readOnly === true);
+  } catch (error) {
+    client.destroy();
+    throw error;
+  }
+}
+
+class S3BlobStore implements BlobStore {
+  readonly capabilities: BlobStoreCapabilities;
+  readonly location: string;
+  readonly #client: S3Client;
+  readonly #settings: S3Settings;
+  readonly #presence: S3Presence;
+  readonly #readOnly: boolean;
+
+  constructor(client: S3Client, settings: S3Settings, presence: S3Presence, readOnly: boolean) {
+    this.#client = client;
+    this.#settings = settings;
+    this.#presence = presence;
+    this.#readOnly = readOnly;
+    this.location = settings.location;
+    this.capabilities = {
+      createOnly: settings.conditionalWrites,
+      consistentListing: settings.consistentListing,
+    };
+  }
+
+  async put(name: string, bytes: Uint8Array, options: PutOptions): Promise<void> {
+    checkBlobName(name);
+    this.#requireWritable();
+    options.signal?.throwIfAborted();
+    await this.#presence.checkLately();
+    const { signal, mode } = options;
+    const isCreate = mode === "create";
+    // Not atomic, and so `capabilities` say; but what is plainly there is not replaced.
+    if (isCreate && !this.capabilities.createOnly && (await this.#has(name, signal))) {
+      throw blobExists(this.location, name);
+    }
+    const command = this.#putCommand(name, bytes, isCreate && this.capabilities.createOnly);
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await this.#send(command, signal);
+        return;
+      } catch (error) {
+        if (isCreate && isTaken(error)) {
+          // An answer that was lost, and its put was tried again by the SDK or by us: then what is there is this one.
+          const isRepeated = tries > 1 || attemptsOf(error) > 1;
+          if (isRepeated && (await this.#holds(name, bytes, signal))) return;
+          throw blobExists(this.location, name);
+        }
+        if (!isConflict(error) || tries >= CONFLICT_TRIES)
+          throw this.#error(error, "putting", name);
+      }
+      await setTimeout(CONFLICT_MS * tries, undefined, signal === undefined ? {} : { signal });
+    }
+  }
+
+  #putCommand(name: string, bytes: Uint8Array, isCreate: boolean): PutObjectCommand {
+    const { bucket, storageClass, encryption, kmsKeyId, checksum } = this.#settings;
+    const input: PutObjectCommandInput = {
+      Bucket: bucket,
+      Key: this.#key(name),
+      Body: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
+      ContentLength: bytes.byteLength,
+      ContentType: "application/octet-stream",
+      ...checksumOf(checksum, bytes),
+    };
+    if (isCreate) input.IfNoneMatch = "*";
+    if (storageClass !== undefined) {
+      input.StorageClass = storageClass as NonNullable<PutObjectCommandInput["StorageClass"]>;
+    }
+    if (encryption !== undefined) {
+      input.ServerSideEncryption = encryption as NonNullable<
+        PutObjectCommandInput["ServerSideEncryption"]
+      >;
+    }
+    if (kmsKeyId !== undefined) input.SSEKMSKeyId = kmsKeyId;
+    return new PutObjectCommand(input);
+  }
+
+  async get(name: string, options: GetOptions = {}): Promise<Uint8Array> {
+    checkBlobName(name);
+    const { signal } = options;
+    signal?.throwIfAborted();
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#getOnce(name, options);
+      } catch (error) {
+        if (error instanceof AshlarError) throw error;
+        signal?.throwIfAborted();
+        if (isNoSuchKey(error)) throw await this.#absent(name);
+        if (statusOf(error) === 416) throw this.#rangeWrong(name, options);
+        // The SDK tries again until an answer begins; what breaks off later is tried here.
+        const isBody = statusOf(error) === undefined && attemptsOf(error) === 1;
+        if (!isBody || tries >= this.#settings.attempts) throw this.#error(error, "getting", name);
+      }
+      const pauseMs = BODY_RETRY_MS * 2 ** Math.min(tries, 6);
+      await setTimeout(pauseMs, undefined, signal === undefined ? {} : { signal });
+    }
+  }
+
+  async #getOnce(name: string, { range, into, signal }: GetOptions): Promise<Uint8Array> {
+    const command = new GetObjectCommand({
+      Bucket: this.#settings.bucket,
+      Key: this.#key(name),
+      ...(range === undefined
+        ? {}
+        : { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` }),
+    });
+    const { Body, ContentLength = 0 } = await this.#client.send(
+      command,
+      signal === undefined ? {} : { abortSignal: signal },
+    );
+    const body = Body as unknown as Readable;
+    if (range !== undefined && ContentLength !== range.length) {
+      body.destroy();
+      throw this.#rangeWrong(name, { range });
+    }
+    return readBody(body, ContentLength, { location: this.location, name, into, signal });
+  }
+
+  #rangeWrong(name: string, { range }: GetOptions): AshlarError {
+    const end = (range?.offset ?? 0) + (range?.length ?? 0);
+    return blobSizeWrong(this.location, name, `ends before byte ${end}`);
+  }
+
+  async stat(name: string): Promise<BlobEntry> {
+    checkBlobName(name);
+    try {
+      return { name, sizeBytes: await this.#head(name, undefined) };
+    } catch (error) {
+      if (isNoSuchKey(error)) throw await this.#absent(name);
+      throw this.#error(error, "looking at", name);
+    }
+  }
+
+  async delete(names: readonly string[]): Promise<ReadonlyMap<string, Error>> {
+    for (const name of names) checkBlobName(name);
+    this.#requireWritable();
+    const failures = new Map<string, Error>();
+    const most = this.#settings.multiDelete ? DELETE_MAX : 1;
+    const batches: string[][] = [];
+    for (let at = 0; at < names.length; at += most) batches.push(names.slice(at, at + most));
+    const work = async (): Promise<void> => {
+      for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
+        await this.#deleteBatch(batch, failures);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(DELETES_AT_ONCE, batches.length) }, work));
+    return failures;
+  }
+
+  async #deleteBatch(names: readonly string[], failures: Map<string, Error>): Promise<void> {
+    try {
+      await this.#presence.checkLately();
+      if (this.#settings.multiDelete) await this.#deleteMany(names, failures);
+      else await this.#send(this.#deleteCommand(names[0] as string), undefined);
+    } catch (error) {
+      if (isNoSuchKey(error)) return;
+      for (const name of names) failures.set(name, this.#error(error, "deleting", name) as Error);
+    }
+  }
+
+  #deleteCommand(name: string): DeleteObjectCommand {
+    return new DeleteObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) });
+  }
+
+  async #deleteMany(names: readonly string[], failures: Map<string, Error>): Promise<void> {
+    const byKey = new Map(names.map((name) => [this.#key(name), name]));
+    const { Errors = [] } = await this.#client.send(
+      new DeleteObjectsCommand({
+        Bucket: this.#settings.bucket,
+        Delete: { Quiet: true, Objects: [...byKey.keys()].map((Key) => ({ Key })) },
+      }),
+    );
+    for (const { Key = "", Code = "", Message = "" } of Errors) {
+      const name = byKey.get(Key);
+      if (name === undefined || Code === "NoSuchKey") continue;
+      const error = Object.assign(new Error(Message), { name: Code });
+      failures.set(name, this.#error(error, "deleting", name) as Error);
+    }
+  }
+
+  async *list(prefix: string, options: { signal?: AbortSignal } = {}): AsyncIterable<BlobEntry> {
+    checkBlobPrefix(prefix);
+    const { signal } = options;
+    let token: string | undefined;
+    do {
+      signal?.throwIfAborted();
+      const page = await this.#listPage(prefix, token, signal);
+      for (const { Key = "", Size = 0 } of page.Contents ?? []) {
+        signal?.throwIfAborted();
+        const name = Key.slice(this.#settings.prefix.length);
+        // What others have put there is not ours.
+        if (isBlobName(name) && name !== MARKER_NAME) yield { name, sizeBytes: Size };
+      }
+      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+    } while (token !== undefined);
+    // A bucket that was emptied, or is another one, would show nothing as well.
+    await this.#presence.check();
+  }
+
+  async #listPage(prefix: string, token: string | undefined, signal: AbortSignal | undefined) {
+    try {
+      return await this.#client.send(
+        new ListObjectsV2Command({
+          Bucket: this.#settings.bucket,
+          Prefix: this.#key(prefix),
+          ...(token === undefined ? {} : { ContinuationToken: token }),
+        }),
+        signal === undefined ? {} : { abortSignal: signal },
+      );
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw this.#error(error, "listing", prefix);
+    }
+  }
+
+  check(): Promise<void> {
+    return this.#presence.check();
+  }
+
+  close(): Promise<void> {
+    this.#client.destroy();
+    return Promise.resolve();
+  }
+
+  #key(name: string): string {
+    return this.#settings.prefix + name;
+  }
+
+  async #send(
+    command: PutObjectCommand | DeleteObjectCommand,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    try {
+      await this.#client.send(command, signal === undefined ? {} : { abortSignal: signal });
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    }
+  }
+
+  async #head(name: string, signal: AbortSignal | undefined): Promise<number> {
+    const { ContentLength = 0 } = await this.#client.send(
+      new HeadObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) }),
+      signal === undefined ? {} : { abortSignal: signal },
+    );
+    return ContentLength;
+  }
+
+  async #has(name: string, signal: AbortSignal | undefined): Promise<boolean> {
+    try {
+      await this.#head(name, signal);
+      return true;
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (isNoSuchKey(error)) return false;
+      throw this.#error(error, "looking at", name);
+    }
+  }
+
+  async #holds(name: string, bytes: Uint8Array, signal: AbortSignal | undefined): Promise<boolean> {
+    const found = await this.get(name, signal === undefined ? {} : { signal });
+    return Buffer.compare(found, bytes) === 0;
+  }
+
+  /** NotFound, where the storage itself is there; else why it is not. */
+  async #absent(name: string): Promise<unknown> {
+    await this.#presence.check();
+    return blobNotFound(this.location, name);
+  }
+
+  #requireWritable(): void {
+    if (!this.#readOnly) return;
+    throw new AshlarError(ErrorCode.Refused, `${this.location} is open for reading only`);
+  }
+
+  #error(error: unknown, doing: string, name: string): unknown {
+    return s3Error(error, this.location, `${doing} ${name}`);
+  }
+}
