@@ -9,6 +9,7 @@ import { openFileBlobStore } from "./file/file-blob-store.ts";
 import { readMarker } from "./file/storage-presence.ts";
 import { parseLocation } from "./location.ts";
 import { parseS3Url, S3_FILE_OPTIONS, type S3Settings } from "./s3/s3-settings.ts";
+import { checkStorage, type CheckFinding } from "./storage-check.ts";
 import type { StorageMarker } from "./storage-marker.ts";
 
 /** How a storage is opened. */
@@ -32,6 +33,13 @@ interface StorageKind {
   marker(place: string): Promise<StorageMarker>;
   /** Takes back what `create` has made, where nothing else is there. Files are taken back by who knows what was there before. */
   discard?(place: string, identity: StorageId): Promise<void>;
+  /** What the service says of itself and of how it is set up, and trials of what only this kind has. */
+  inspect?(
+    place: string,
+    ports: Pick<OpenStorageOptions, "clock" | "random">,
+  ): Promise<CheckFinding[]>;
+  /** A place below this one, for trials where no storage is yet. */
+  inner?(place: string, name: string): string;
 }
 
 const fileKind: StorageKind = {
@@ -75,6 +83,15 @@ const s3Kind: StorageKind = {
     const { discardS3Storage } = await import("./s3/create-s3-storage.ts");
     await discardS3Storage(settingsOf(place), identity);
   },
+  inspect: async (place, ports) => {
+    const { checkS3 } = await import("./s3/s3-check.ts");
+    return checkS3(settingsOf(place), ports);
+  },
+  inner: (place, name) => {
+    const url = new URL(`s3:${place}`);
+    url.pathname = `${url.pathname.replace(/\/$/, "")}/${name}`;
+    return url.href.slice("s3:".length);
+  },
 };
 
 const KINDS: Readonly<Record<string, StorageKind>> = { file: fileKind, s3: s3Kind };
@@ -108,6 +125,64 @@ export function readStorageMarker(url: string): Promise<StorageMarker> {
 /** Takes back a storage that was made just now and could not be introduced; nothing where another one is there. */
 export function discardStorage(url: string, identity: StorageId): Promise<void> {
   return at(url, async (kind, place) => kind.discard?.(place, identity));
+}
+
+/**
+ * Tries out all that Ashlar relies on, at a storage, or, where its kind can be tried so, at a place where one is yet to be made.
+ * @throws as opening does, where that is not possible
+ */
+export function tryStorage(
+  url: string,
+  ports: Pick<OpenStorageOptions, "clock" | "random">,
+): Promise<CheckFinding[]> {
+  return at(url, async (kind, place) => {
+    const findings = (await kind.inspect?.(place, ports)) ?? [];
+    const store = await openOrUndefined(kind, place, ports);
+    if (store !== undefined) {
+      try {
+        return [...findings, ...(await checkStorage(store, ports.random))];
+      } finally {
+        await store.close();
+      }
+    }
+    return [...findings, ...(await tryInside(kind, place, ports))];
+  });
+}
+
+/** Undefined where no storage is yet, and its kind can be tried nevertheless. */
+async function openOrUndefined(
+  kind: StorageKind,
+  place: string,
+  ports: Pick<OpenStorageOptions, "clock" | "random">,
+): Promise<BlobStore | undefined> {
+  try {
+    return await kind.open(place, ports);
+  } catch (error) {
+    const isMissing = error instanceof AshlarError && error.details["marker"] === "missing";
+    if (!isMissing || kind.inner === undefined) throw error;
+    return undefined;
+  }
+}
+
+async function tryInside(
+  kind: StorageKind,
+  place: string,
+  ports: Pick<OpenStorageOptions, "clock" | "random">,
+): Promise<CheckFinding[]> {
+  const identity = ports.random.bytes(8).toString("hex") as StorageId;
+  const inner = kind.inner?.(place, `ashlar-check-${identity}`) ?? place;
+  const created = new Date(ports.clock.now()).toISOString();
+  await kind.create(inner, { format: 1, identity, repository: identity, created });
+  try {
+    const store = await kind.open(inner, ports);
+    try {
+      return await checkStorage(store, ports.random);
+    } finally {
+      await store.close();
+    }
+  } finally {
+    await kind.discard?.(inner, identity);
+  }
 }
 
 async function at<T>(

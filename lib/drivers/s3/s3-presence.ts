@@ -33,6 +33,7 @@ export async function readS3Marker(
       `there is no storage at ${location}: its marker ${MARKER_NAME} is missing`,
       {
         cause: error,
+        details: { marker: "missing" },
         remedy:
           "correct the storage's URL; a new storage is made by `ashlar init` or `ashlar storage add`",
       },

@@ -4,10 +4,13 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import { formatSize } from "#lib/core/size.ts";
 import { ObjectFolder } from "#proto/object-names.ts";
+import type { CheckFinding } from "#lib/drivers/storage-check.ts";
+import { systemPorts } from "#lib/process/open-repository.ts";
 import type { Engine } from "../compose.ts";
+import type { CommandContext } from "../context.ts";
 import { formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
-import { withEngine } from "../with-engine.ts";
+import { readConfig, withEngine } from "../with-engine.ts";
 
 interface ListedStorage {
   readonly name: string;
@@ -24,8 +27,8 @@ interface ListedStorage {
 export function addStorage(program: Command, act: Act): void {
   const storage = program
     .command("storage")
-    .summary("list, measure and add storages")
-    .description("Lists, measures and adds the storages that backups go to.")
+    .summary("list, measure, check and add storages")
+    .description("Lists, measures, checks and adds the storages that backups go to.")
     .addHelpText(
       "after",
       "\nExamples:\n  ashlar storage ls\n  ashlar storage stats offsite\n  ashlar storage add offsite=/mnt/nas/ashlar",
@@ -78,6 +81,39 @@ export function addStorage(program: Command, act: Act): void {
         const { addToRepository } = await import("../add-storage.ts");
         const added = await addToRepository(context, text);
         context.output.result(added, () => [`added storage ${added.name} (${added.id})`]);
+      }),
+    );
+  addCheck(storage, act);
+}
+
+/** Adds `storage check`. */
+function addCheck(storage: Command, act: Act): void {
+  storage
+    .command("check")
+    .summary("try out what Ashlar needs of a storage")
+    .description(
+      "Tries out everything that Ashlar needs of a storage, with small objects that it deletes again, and looks at how the storage is set up.",
+    )
+    .argument("[name]", "a storage of the configuration, or the URL of one that is yet to be made")
+    .addHelpText(
+      "after",
+      "\nExits with 69 when something that is needed does not work.\n\nExamples:\n  ashlar storage check\n  ashlar storage check offsite\n  ashlar storage check 's3://backups/vm?region=eu-central-1'",
+    )
+    .action(
+      act(async (context, name: string | undefined) => {
+        const storages: CheckedStorage[] = [];
+        for (const [each, url] of await urlsToCheck(context, name)) {
+          storages.push(await checkOne(context, each, url));
+        }
+        context.output.result({ storages }, () => checkTable(storages));
+        const failed = storages.filter(({ findings }) =>
+          findings.some(({ outcome }) => outcome === "failed"),
+        );
+        if (failed.length === 0) return;
+        const names = failed.map((each) => each.name).join(", ");
+        throw new AshlarError(ErrorCode.Unavailable, `not fit for backups as it is: ${names}`, {
+          remedy: "see what failed above, and docs/storages.md",
+        });
       }),
     );
 }
@@ -136,6 +172,48 @@ function storageTable(storages: readonly ListedStorage[]): string[] {
       each.url ?? "",
       each.reason ?? "",
     ]),
+  );
+}
+
+/** The URL of a storage of the configuration, or what is a URL itself. */
+async function urlsToCheck(
+  context: CommandContext,
+  name: string | undefined,
+): Promise<[string, string][]> {
+  if (name !== undefined && /^[a-z0-9]+:/.test(name)) return [[name, name]];
+  const { storages } = await readConfig(context);
+  const chosen = storages.filter((storage) => name === undefined || storage.name === name);
+  if (chosen.length > 0) return chosen.map((storage) => [storage.name, storage.url]);
+  throw new AshlarError(ErrorCode.NotFound, `there is no storage ${name}`, {
+    remedy: `the configuration has: ${storages.map((storage) => storage.name).join(", ")}`,
+  });
+}
+
+interface CheckedStorage {
+  readonly name: string;
+  readonly findings: readonly CheckFinding[];
+}
+
+async function checkOne(
+  context: CommandContext,
+  name: string,
+  url: string,
+): Promise<CheckedStorage> {
+  const { tryStorage } = await import("#lib/drivers/storages.ts");
+  try {
+    return { name, findings: await tryStorage(url, systemPorts(context)) };
+  } catch (error) {
+    if (!(error instanceof AshlarError) || error.code === ErrorCode.Usage) throw error;
+    return { name, findings: [{ check: "open", outcome: "failed", detail: error.message }] };
+  }
+}
+
+function checkTable(storages: readonly CheckedStorage[]): string[] {
+  return formatTable(
+    [{ head: "storage" }, { head: "check" }, { head: "outcome" }, { head: "" }],
+    storages.flatMap(({ name, findings }) =>
+      findings.map(({ check, outcome, detail }) => [name, check, outcome, detail]),
+    ),
   );
 }
 

@@ -1,0 +1,125 @@
+/** `ashlar storage check` on a real S3 service: Ceph's object gateway. */
+import assert from "node:assert/strict";
+import {
+  CreateBucketCommand,
+  PutBucketLifecycleConfigurationCommand,
+  PutBucketVersioningCommand,
+} from "@aws-sdk/client-s3";
+import { after, before, describe, it } from "node:test";
+import type { CheckFinding } from "#lib/drivers/storage-check.ts";
+import { runAshlar } from "#test/fixtures/integration-process.ts";
+import {
+  parseJson,
+  TEST_TIMEOUT_MS,
+  TestRepository,
+} from "#test/fixtures/integration-repository.ts";
+import { S3Service } from "#test/fixtures/s3-service.ts";
+import { rgwMissing } from "#test/servers/rgw.ts";
+
+const EXIT_UNAVAILABLE = 69;
+
+interface Checked {
+  readonly storages: readonly {
+    readonly name: string;
+    readonly findings: readonly CheckFinding[];
+  }[];
+}
+
+describe("storage check", { skip: rgwMissing() ?? false, timeout: TEST_TIMEOUT_MS }, () => {
+  let service: S3Service;
+  before(async () => {
+    service = await S3Service.start();
+  });
+  after(() => service.stop());
+
+  /** What is found at the URL, by its check. */
+  async function check(url: string, code = 0): Promise<Map<string, CheckFinding>> {
+    const ended = await runAshlar(["--json", "storage", "check", url], { code });
+    const [storage] = parseJson<Checked>(ended).storages;
+    return new Map(storage?.findings.map((finding) => [finding.check, finding]));
+  }
+
+  it("is content with a bucket of its own, before and after it is a storage, and leaves nothing", async () => {
+    const { bucket, url } = await service.fresh({ preset: "rgw" });
+    const first = await check(url);
+    for (const { outcome, check: name, detail } of first.values())
+      assert.equal(outcome, "ok", `${name}: ${detail}`);
+    assert.ok(first.has("create only") && first.has("listing") && first.has("versioning"));
+    assert.deepEqual(await service.names(bucket), []);
+
+    await using repo = await TestRepository.make({ places: { main: url } });
+    const names = await service.names(bucket);
+    const { storages } = await repo.json<Checked>(["storage", "check"]);
+    assert.deepEqual(
+      storages[0]?.findings.map(({ outcome }) => outcome),
+      [...first.values()].map(() => "ok"),
+    );
+    assert.deepEqual(await service.names(bucket), names);
+    await repo.assertClean();
+    const table = await repo.run(["storage", "check", "main"]);
+    assert.match(String(table.stdout), /main +create only +ok/);
+  });
+
+  it("tells of a checksum that the service does not look at, and of weaker options", async () => {
+    const { url } = await service.fresh({ checksum: "crc32", conditionalWrites: "false" });
+    const findings = await check(url);
+    assert.equal(findings.get("checksum")?.outcome, "warning");
+    assert.match(findings.get("checksum")?.detail ?? "", /does not look at crc32/);
+    assert.equal(findings.get("create only")?.outcome, "warning");
+  });
+
+  it("tells of versioning and of object lock", async () => {
+    const { bucket, url } = await service.fresh();
+    await service.client.send(
+      new PutBucketVersioningCommand({
+        Bucket: bucket,
+        VersioningConfiguration: { Status: "Enabled" },
+      }),
+    );
+    const findings = await check(url);
+    assert.equal(findings.get("versioning")?.outcome, "warning");
+    // This gateway does not keep its word there; nothing depends on it, but it is told.
+    assert.equal(findings.get("create only")?.outcome, "warning");
+    const locked = `${bucket}-locked`;
+    await service.client.send(
+      new CreateBucketCommand({ Bucket: locked, ObjectLockEnabledForBucket: true }),
+    );
+    assert.match((await check(service.url(locked))).get("object lock")?.detail ?? "", /possible/);
+  });
+
+  it("refuses a bucket whose rules would delete backups, and is content with other rules", async () => {
+    const { bucket, url } = await service.fresh();
+    const setRule = (prefix: string, days: number): Promise<unknown> =>
+      service.client.send(
+        new PutBucketLifecycleConfigurationCommand({
+          Bucket: bucket,
+          LifecycleConfiguration: {
+            Rules: [
+              {
+                ID: "tidy",
+                Status: "Enabled",
+                Filter: { Prefix: prefix },
+                Expiration: { Days: days },
+              },
+            ],
+          },
+        }),
+      );
+    await setRule("", 30);
+    const found = (await check(url, EXIT_UNAVAILABLE)).get("lifecycle rules");
+    assert.deepEqual([found?.outcome, /tidy/.test(found?.detail ?? "")], ["failed", true]);
+    await setRule("elsewhere/", 30);
+    assert.equal((await check(url)).get("lifecycle rules")?.outcome, "ok");
+  });
+
+  it("says what is wrong with a place that is no bucket, and with credentials", async () => {
+    const { bucket, url } = await service.fresh();
+    const none = await runAshlar(["--json", "storage", "check", service.url("no-such-bucket")], {
+      code: EXIT_UNAVAILABLE,
+    });
+    assert.match(String(none.stdout), /there is no such bucket/);
+    await service.forbid(bucket, ["s3:PutObject"]);
+    const findings = await check(url, EXIT_UNAVAILABLE);
+    assert.match([...findings.values()].map(({ detail }) => detail).join(), /access is denied/);
+  });
+});
