@@ -14,6 +14,7 @@ const SET: readonly Task[] = [
   ...seedsOf("collection", 8),
   ...seedsOf("deaths", 12),
   ...seedsOf("damage", 12),
+  ...seedsOf("sites", 12),
   ...seedsOf("disaster", 16),
   ...seedsOf("faults", 16),
   ...seedsOf("full", 12),

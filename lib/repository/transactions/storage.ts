@@ -11,6 +11,7 @@ import {
   type HeadAtRecord,
   type StampRecord,
   type StorageRecord,
+  type StorageState,
   type VersionRecord,
 } from "../records.ts";
 import { readVersion } from "./version.ts";
@@ -38,6 +39,35 @@ export function addStorage(kv: Kv, storage: StorageId, record: StorageRecord): P
     }
     tx.set(key.storage(storage), encodeRecord(record));
   });
+}
+
+/**
+ * Puts a storage in use, makes it readonly, or disables it. What it was owed meanwhile it is still owed: versions that were
+ * finished without it owe it their roots. The record as it was before.
+ * @throws NotFound for one that was never added, Refused for one that is retired
+ */
+export function setStorageState(
+  kv: Kv,
+  storage: StorageId,
+  state: Exclude<StorageState, "retired">,
+): Promise<StorageRecord> {
+  return kv.transact(
+    async (tx) => {
+      const value = await tx.get(key.storage(storage));
+      if (value === undefined) {
+        throw new AshlarError(ErrorCode.NotFound, `there is no storage ${storage}`);
+      }
+      const record = decodeRecord<StorageRecord>(value);
+      if (record.state === "retired") {
+        throw new AshlarError(ErrorCode.Refused, `storage ${record.name} was retired`, {
+          remedy: "make a new, empty storage",
+        });
+      }
+      if (record.state !== state) tx.set(key.storage(storage), encodeRecord({ ...record, state }));
+      return record;
+    },
+    { label: "free:state" },
+  );
 }
 
 /** Begins a run that deletes: the next run number, and the stamp that says so, recorded before it is put. */

@@ -28,6 +28,7 @@ export const BRANCHES = [
   "rebuild-adopted",
   "nodes-taken-over",
   "hint-caught",
+  "policy-widened",
 ] as const;
 
 /** A rare branch. */

@@ -197,7 +197,9 @@ export class CommitCheckers {
 
   /** I1: a version turns valid only with its root placed at a quorum, and unmarked. */
   #checkVersion(uid: VersionUid, { before, after }: Change<VersionRecord>): void {
-    const { mirror } = this.#around;
+    const { mirror, branches } = this.#around;
+    const had = before?.policy.storages.length ?? Infinity;
+    if ((after?.policy.storages.length ?? 0) > had) branches.hit("policy-widened");
     if (before?.state !== "incomplete" || after?.state !== "valid") return;
     const root = after.root === undefined ? undefined : mirror.blocks.get(after.root);
     const counting = after.policy.storages.filter((storage) => {

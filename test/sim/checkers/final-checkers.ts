@@ -151,7 +151,13 @@ async function checkVersion(
     const isWhole = root?.copies.some(
       (copy) => copy.storage === storage.id && copy.state === "placed",
     );
-    if (isWhole !== true || !version.policy.storages.includes(storage.id)) continue;
+    if (!version.policy.storages.includes(storage.id)) continue;
+    if (isWhole !== true) {
+      // What was lost cannot be copied; but where nothing was, every storage of the policy gets all of it.
+      const hasLosses = world.storages.some(({ harmed }) => harmed.size > 0);
+      demand(hasLosses, "progress", () => `${version.uid} is not whole at ${storage.name}`);
+      continue;
+    }
     const image = lonely[index]?.read(version.uid) ?? "";
     if (typeof image === "string") {
       demand(

@@ -104,7 +104,7 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
   {
     name: "other storages are not owed the root",
     step: "3 Commit",
-    breaks: ["I2"],
+    breaks: ["I2", "progress"],
     scenario: "basic",
     seeds: { from: 1, count: 25 },
     file: "lib/repository/transactions/version.ts",

@@ -1,7 +1,6 @@
 // What goes wrong around the actors: processes die and stand still, storages go away, fill up, rot and change their state,
 // clocks jump, streams are lost. Each blow is drawn from the seed, at moments drawn from the seed.
-import type { StorageRecord } from "#lib/repository/records.ts";
-import { addStorage } from "#lib/repository/transactions/storage.ts";
+import { setStorageState } from "#lib/repository/transactions/storage.ts";
 import type { Fault } from "../engine/faults.ts";
 import { flipBit, type SimStorage } from "../engine/sim-storage.ts";
 import type { ProcessSlot, World } from "../world/world.ts";
@@ -104,17 +103,21 @@ function changeState(world: World): boolean {
   const record = world.mirror.storages.get(storage.id);
   if (record?.state !== "in-use") return false;
   const state = world.random.chance(0.5) ? "readonly" : "disabled";
-  setState(world, storage, { ...record, state });
+  setState(world, storage, state);
   const ms = world.random.below(AWAY_MS_MAX);
   world.scheduler.after(ms, undefined, `use ${storage.name}`, () =>
-    setState(world, storage, { ...record, state: "in-use" }),
+    setState(world, storage, "in-use"),
   );
   return true;
 }
 
-function setState(world: World, storage: SimStorage, record: StorageRecord): void {
+function setState(
+  world: World,
+  storage: SimStorage,
+  state: "in-use" | "readonly" | "disabled",
+): void {
   // By the operator's hand, beside all processes.
-  void addStorage(world.kv, storage.id, record).catch((error: unknown) => world.fail(error));
+  void setStorageState(world.kv, storage.id, state).catch((error: unknown) => world.fail(error));
 }
 
 function dataObjects(storage: SimStorage): Map<string, Buffer> {

@@ -4,6 +4,7 @@ import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { parseRetentionRules } from "#lib/core/retention.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
+import { widenPolicy } from "#lib/repository/transactions/policy.ts";
 import { changeVersion } from "#lib/repository/transactions/version.ts";
 import { runBackup } from "#services/coordinator/backup-job.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
@@ -45,6 +46,8 @@ export const OPERATIONS: Readonly<
   label: { weight: 8, run: label },
   protect: { weight: 3, run: protect },
   status: { weight: 6, run: status },
+  // In scenarios that name it.
+  widen: { weight: 0, run: widen },
 };
 
 /** A quiet volume is one that nobody reads: only such a one changes. */
@@ -299,6 +302,24 @@ async function replicate(world: World, slot: ProcessSlot): Promise<void> {
       await upkeep.fill(id);
       await upkeep.putHeads({ storage: id });
     }
+  });
+}
+
+/** An older version is to be at a storage, too, to which it did not go. */
+async function widen(world: World, slot: ProcessSlot): Promise<void> {
+  const isNarrow = (version: VersionRecord): boolean =>
+    isThere(version) && version.policy.storages.length < world.storages.length;
+  const version = pickVersion(world, isNarrow);
+  if (version === undefined) return;
+  const { id } = world.random.pick(
+    world.storages.filter((storage) => !version.policy.storages.includes(storage.id)),
+  );
+  const fillsAtOnce = world.random.chance(0.5);
+  await world.job(slot, async ({ repo, upkeep }) => {
+    await widenPolicy(repo.kv, repo.random, version.uid, [id]);
+    if (!fillsAtOnce) return;
+    await upkeep.fill(id);
+    await upkeep.putHeads({ storage: id });
   });
 }
 

@@ -215,6 +215,44 @@ const DAMAGE: Scenario = {
   }),
 };
 
+/** Storages that come and go, and versions that are to be at more of them than they were made for. */
+const MOVING: FaultRates = {
+  ...DYING,
+  kill: 0.15,
+  pause: 0.15,
+  "kv-conflict": 0.02,
+  "blob-error": 0.003,
+  "blob-timeout-after-success": 0.005,
+  "blob-late-effect": 0.005,
+  "storage-away": 0.3,
+  "storage-full": 0.2,
+  "storage-state": 0.5,
+};
+
+const SITES: Scenario = {
+  name: "sites",
+  about: "versions get more storages, which come and go, while others back up, remove and collect",
+  operations: 80,
+  faultsMin: { fired: 5, kinds: 3 },
+  disasterShare: 0,
+  weights: {
+    backup: 10,
+    "backup-snapshot": 3,
+    "backup-with-hints": 3,
+    change: 10,
+    restore: 4,
+    "read-range": 3,
+    remove: 4,
+    gc: 5,
+    "gc-sweep": 2,
+    scrub: 1,
+    replicate: 3,
+    label: 3,
+    widen: 30,
+  },
+  shape: (random) => ({ ...drawShape(random, MOVING, 2000), storages: 3 + random.below(2) }),
+};
+
 const DISASTER: Scenario = {
   name: "disaster",
   about: "metadata or a storage are put back, lost or cloned, and rebuilt",
@@ -226,7 +264,7 @@ const DISASTER: Scenario = {
 
 /** All scenarios by name. */
 export const SCENARIOS: ReadonlyMap<string, Scenario> = new Map(
-  [BASIC, FAULTS_ONLY, FULL, COLLECTION, DEATHS, DAMAGE, DISASTER].map((scenario) => [
+  [BASIC, FAULTS_ONLY, FULL, COLLECTION, DEATHS, DAMAGE, SITES, DISASTER].map((scenario) => [
     scenario.name,
     scenario,
   ]),
