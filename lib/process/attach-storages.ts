@@ -7,6 +7,7 @@ import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
 import { StorageSet, type AttachedStorage } from "#lib/repository/storages.ts";
 import type { KnownStorage, OpenRepository } from "./open-repository.ts";
 import type { StorageConfig } from "./config-file.ts";
+import { decorateStorage } from "./decorate-storage.ts";
 
 /** A storage of the configuration that the metadata do not have. */
 export interface UnknownStorage {
@@ -57,7 +58,8 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
     const { clock, random } = repository.ports;
     const store = await openStorage(url, { identity, clock, random });
     repository.context.log.debug("storage opened", { storage: name, url, identity });
-    return { attached: attach(config, identity, store) };
+    const decorated = decorateStorage(store, config, repository.ports);
+    return { attached: attach(config, identity, decorated) };
   } catch (error) {
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;
     const id = identity ?? byName?.storage;

@@ -2,6 +2,7 @@
 import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import {
+  bytesPerSecond,
   duration,
   expecting,
   optional,
@@ -90,10 +91,7 @@ export const agentSchema = z.strictObject(
     /** The pool of writers that blocks go to; a writer serves the pool of its own configuration. */
     pool: string(NAME_RULE, /^[-A-Za-z0-9_]{1,64}$/).default("default"),
     /** Bytes per second that this host's backups read from their devices, all together; without a limit unless given. */
-    readRate: size(
-      "a size between 64KiB and 1TiB",
-      (bytes) => bytes >= 64 * 1024 && bytes <= 1024 ** 4,
-    ).optional(),
+    readRate: bytesPerSecond().optional(),
     /** Threads that hash, compress and seal; as many as there are processors unless given. */
     threads: whole(1, 1024).optional(),
     /** Where /healthz and /readyz are answered; nowhere unless given. */

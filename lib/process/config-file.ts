@@ -35,6 +35,9 @@ export interface StorageConfig {
   readonly site: string;
   readonly simultaneousReads: number;
   readonly simultaneousWrites: number;
+  /** In bytes per second of each process. */
+  readonly bandwidthRead?: number | undefined;
+  readonly bandwidthWrite?: number | undefined;
 }
 
 /** A part of a FoundationDB cluster. */

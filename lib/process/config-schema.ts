@@ -24,6 +24,7 @@ import {
   string,
   whole,
 } from "./schema-values.ts";
+import { storageSchema } from "./storage-schema.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -70,28 +71,6 @@ function isBlockSize(bytes: number, smallBlocks: boolean): boolean {
   const least = smallBlocks ? BLOCK_BYTES_TEST_MIN : BLOCK_BYTES_MIN;
   return bytes >= least && bytes <= BLOCK_BYTES_MAX && Number.isInteger(Math.log2(bytes));
 }
-
-const storageOptions = z.record(
-  z.string(),
-  leaf("a word, a number, true or false", (value) =>
-    ["string", "number", "boolean"].includes(typeof value) ? String(value) : undefined,
-  ),
-  expecting("a section of options"),
-);
-
-const storageSchema = z.strictObject(
-  {
-    name: storageName,
-    url: string("a URL such as file:///backup, or a path"),
-    /** Where it stands; storages of one site may be lost together. */
-    site: storageName.optional(),
-    /** What its URL may carry as well, `region=eu-central-1`; docs/storages.md has them by kind. */
-    options: storageOptions.optional(),
-    simultaneousReads: whole(1, 256).default(8),
-    simultaneousWrites: whole(1, 256).default(8),
-  },
-  expecting("a section with name and url"),
-);
 
 function defaultsSchema(smallBlocks: boolean) {
   return z.strictObject(

@@ -60,6 +60,17 @@ export function size(expected: string, isAllowed: (bytes: number) => boolean) {
   });
 }
 
+const RATE_LEAST = 64 * 1024;
+const RATE_MOST = 1024 ** 4;
+
+/** A number of bytes per second, written as a size. */
+export function bytesPerSecond() {
+  return size(
+    "a size between 64KiB and 1TiB",
+    (bytes) => bytes >= RATE_LEAST && bytes <= RATE_MOST,
+  );
+}
+
 /** A time in ms, written as people do. */
 export function duration(leastMs: number, mostMs: number, bounds: string) {
   return leaf(`a duration such as 30s, 5m or 24h, ${bounds}`, (value) => {

@@ -72,8 +72,13 @@ function access({ keyFile, passphraseFile }: ConfigChoices): string[] {
 
 function storages(choices: ConfigChoices): string[] {
   const lines = [
-    "# Where backups go: any number of places, each a path, file:///PATH or s3://BUCKET/PREFIX. `site` tells which of them can be lost together (its",
-    "# own name unless given); simultaneousReads and simultaneousWrites bound the requests under way (8 unless given).",
+    "# Where backups go: any number of places, each a path, file:///PATH or s3://BUCKET/PREFIX. Beside name and url each",
+    "# may have:",
+    "#   site: cellar              which of them can be lost together; its own name unless given",
+    "#   simultaneousReads: 8      the requests of a process that are under way",
+    "#   simultaneousWrites: 8",
+    "#   bandwidthRead: 50MiB      bytes per second of a process; without a limit unless given",
+    "#   bandwidthWrite: 20MiB",
     "storages:",
   ];
   for (const { name, url, site } of choices.storages) {

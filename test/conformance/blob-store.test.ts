@@ -3,24 +3,16 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import type { TestContext } from "node:test";
 import type { StorageId } from "#lib/core/ids.ts";
+import { RateLimiter } from "#lib/core/rate-limiter.ts";
+import { limitBandwidth } from "#lib/drivers/decorators/limited-blob-store.ts";
 import { createFileBlobStore } from "#lib/drivers/file/create-file-storage.ts";
 import { openFileBlobStore } from "#lib/drivers/file/file-blob-store.ts";
 import { openMemoryBlobStore } from "#lib/drivers/memory/memory-blob-store.ts";
+import { systemClock } from "#lib/drivers/system/system-clock.ts";
+import type { BlobStore } from "#lib/ports/blob-store.ts";
 import { type BlobStoreFixture, describeBlobStore } from "./blob-store.ts";
 
-describeBlobStore("memory", {
-  open: () => {
-    const store = openMemoryBlobStore();
-    const takeAway = (): Promise<() => Promise<void>> => {
-      store.away = true;
-      return Promise.resolve(() => {
-        store.away = false;
-        return Promise.resolve();
-      });
-    };
-    return Promise.resolve({ store, takeAway });
-  },
-});
+describeBlobStore("memory", { open: () => Promise.resolve(memoryFixture()) });
 
 /** Folders on the disk and in memory take different paths: direct writes, flushes. */
 for (const [kind, parent] of [
@@ -28,6 +20,50 @@ for (const [kind, parent] of [
   ["file on tmpfs", "/dev/shm"],
 ] as const) {
   describeBlobStore(kind, { open: (test) => openFixture(test, parent) });
+}
+
+/** What is wrapped around a driver does what the driver does. */
+type Decorate = (store: BlobStore, test: TestContext) => BlobStore;
+
+const DECORATORS: Readonly<Record<string, Decorate>> = {
+  // Fast enough to wait for nothing.
+  "with limited bandwidth": (store) => {
+    const limiter = new RateLimiter(systemClock(), 1e15);
+    return limitBandwidth(store, { reads: limiter, writes: limiter });
+  },
+};
+
+for (const [name, decorate] of Object.entries(DECORATORS)) {
+  describeBlobStore(`memory ${name}`, {
+    open: (test) => Promise.resolve(decorated(memoryFixture(), decorate, test)),
+  });
+  describeBlobStore(`file ${name}`, {
+    open: async (test) => decorated(await openFixture(test, tmpdir()), decorate, test),
+  });
+}
+
+function decorated(
+  { store, reopen, takeAway }: BlobStoreFixture,
+  decorate: Decorate,
+  test: TestContext,
+): BlobStoreFixture {
+  return {
+    store: decorate(store, test),
+    ...(reopen === undefined ? {} : { reopen: async () => decorate(await reopen(), test) }),
+    ...(takeAway === undefined ? {} : { takeAway }),
+  };
+}
+
+function memoryFixture(): BlobStoreFixture {
+  const store = openMemoryBlobStore();
+  const takeAway = (): Promise<() => Promise<void>> => {
+    store.away = true;
+    return Promise.resolve(() => {
+      store.away = false;
+      return Promise.resolve();
+    });
+  };
+  return { store, takeAway };
 }
 
 async function openFixture(test: TestContext, parent: string): Promise<BlobStoreFixture> {

@@ -1,0 +1,29 @@
+// What a configuration says of one storage.
+import { z } from "zod";
+import { bytesPerSecond, expecting, leaf, storageName, string, whole } from "./schema-values.ts";
+
+const storageOptions = z.record(
+  z.string(),
+  leaf("a word, a number, true or false", (value) =>
+    ["string", "number", "boolean"].includes(typeof value) ? String(value) : undefined,
+  ),
+  expecting("a section of options"),
+);
+
+/** One storage of the list `storages`. */
+export const storageSchema = z.strictObject(
+  {
+    name: storageName,
+    url: string("a URL such as file:///backup, or a path"),
+    /** Where it stands; storages of one site may be lost together. */
+    site: storageName.optional(),
+    /** What its URL may carry as well, `region=eu-central-1`; docs/storages.md has them by kind. */
+    options: storageOptions.optional(),
+    simultaneousReads: whole(1, 256).default(8),
+    simultaneousWrites: whole(1, 256).default(8),
+    /** Bytes per second that each process reads from it and writes to it; without a limit unless given. */
+    bandwidthRead: bytesPerSecond().optional(),
+    bandwidthWrite: bytesPerSecond().optional(),
+  },
+  expecting("a section with name and url"),
+);
