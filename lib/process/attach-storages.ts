@@ -38,6 +38,10 @@ export async function attachStorages(repository: OpenRepository): Promise<Attach
   try {
     for (const result of results) if (result.status === "rejected") throw result.reason;
     refuseTwins(attached);
+    for (const { name, store } of attached) {
+      const isThere = store instanceof AshlarError ? 0 : 1;
+      repository.ports.telemetry.gauge("ashlar.storage.attached", isThere, { storage: name });
+    }
   } catch (error) {
     await set.close();
     throw error;

@@ -154,7 +154,6 @@ async function runPut(
 ): Promise<void> {
   const storage = repo.storages.nameOf(put.storage);
   const span = repo.telemetry.span("storage.put", { storage, bytes: bytes.length }, parent);
-  const beganMs = repo.clock.monotonic();
   slot.retain();
   try {
     await turns.run(put.storage, holder, () => {
@@ -162,16 +161,13 @@ async function runPut(
       return repo.storages.put(put.storage, name, bytes);
     });
     put.state = "done";
-    repo.telemetry.count("ashlar.put.bytes", bytes.length, { storage });
     span.end();
   } catch (error) {
     put.state = "failed";
     put.error = error;
-    repo.telemetry.count("ashlar.storage.errors", 1, { storage });
     span.end(error);
   } finally {
     put.endedMs = repo.clock.monotonic();
-    repo.telemetry.record("ashlar.storage.put", put.endedMs - beganMs, { storage });
     slot.release();
   }
 }

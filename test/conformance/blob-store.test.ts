@@ -7,7 +7,9 @@ import { RateLimiter } from "#lib/core/rate-limiter.ts";
 import { limitBandwidth } from "#lib/drivers/decorators/limited-blob-store.ts";
 import { createFileBlobStore } from "#lib/drivers/file/create-file-storage.ts";
 import { openFileBlobStore } from "#lib/drivers/file/file-blob-store.ts";
+import { meterStore } from "#lib/drivers/decorators/metered-blob-store.ts";
 import { openMemoryBlobStore } from "#lib/drivers/memory/memory-blob-store.ts";
+import { noTelemetry } from "#lib/drivers/system/no-telemetry.ts";
 import { systemClock } from "#lib/drivers/system/system-clock.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import { type BlobStoreFixture, describeBlobStore } from "./blob-store.ts";
@@ -31,6 +33,8 @@ const DECORATORS: Readonly<Record<string, Decorate>> = {
     const limiter = new RateLimiter(systemClock(), 1e15);
     return limitBandwidth(store, { reads: limiter, writes: limiter });
   },
+  "that is metered": (store) =>
+    meterStore(store, { storage: "main", telemetry: noTelemetry(), clock: systemClock() }),
 };
 
 for (const [name, decorate] of Object.entries(DECORATORS)) {

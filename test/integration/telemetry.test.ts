@@ -64,10 +64,16 @@ describe("telemetry of a cluster", { skip, timeout: TEST_TIMEOUT_MS }, () => {
     assert.ok(seriesOf(atWriter, "ashlar_kv_transactions_total", {}) > 0);
     for (const storage of ["a", "b"]) {
       const objects = await repo.objects(storage);
-      const stored = objects
-        .filter(({ name }) => name.startsWith("blocks/") || name.startsWith("nodes/"))
-        .reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-      assert.equal(seriesOf(atWriter, "ashlar_put_bytes_total", { storage }), stored);
+      for (const kind of ["blocks", "nodes", "heads"]) {
+        const stored = objects.filter(({ name }) => name.startsWith(`${kind}/`));
+        const bytes = stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+        const written = { storage, direction: "written", kind };
+        assert.equal(seriesOf(atWriter, "ashlar_storage_bytes_total", written), bytes, kind);
+      }
+      const puts = { storage, operation: "put" };
+      const requests = seriesOf(atWriter, "ashlar_storage_requests_total", puts);
+      assert.equal(seriesOf(atWriter, "ashlar_storage_latency_count", puts), requests);
+      assert.equal(seriesOf(atWriter, "ashlar_storage_attached", { storage }), 1);
     }
     assert.equal(seriesOf(atWriter, "ashlar_jobs_total", { kind: "backup", state: "done" }), 1);
 
