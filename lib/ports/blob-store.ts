@@ -29,6 +29,13 @@ export interface GetOptions {
   readonly range?: { readonly offset: number; readonly length: number };
   /** Read into this buffer (at least as large as the object, else Damaged); the result is a view of it. */
   readonly into?: Uint8Array;
+  /**
+   * The object may come from a copy that was kept of an earlier read, where the storage has a cache, and is kept; by default it
+   * comes from the storage. "use": whatever the storage has by now. "renew": the copy that is kept is forgotten, for it did not
+   * open. Only for those who want the content and open what they get (restores): whoever asks what is on the storage, as scrub,
+   * filling and fsck do, must see the storage. Has no effect on ranges, and on other objects than blocks and nodes.
+   */
+  readonly cached?: "use" | "renew";
   readonly signal?: AbortSignal;
 }
 

@@ -62,7 +62,7 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
     const { clock, random } = repository.ports;
     const store = await openStorage(url, { identity, clock, random });
     repository.context.log.debug("storage opened", { storage: name, url, identity });
-    const decorated = decorateStorage(store, config, repository.ports);
+    const decorated = decorateStorage(store, config, identity, repository.ports);
     return { attached: attach(config, identity, decorated) };
   } catch (error) {
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;

@@ -38,6 +38,8 @@ export interface StorageConfig {
   /** In bytes per second of each process. */
   readonly bandwidthRead?: number | undefined;
   readonly bandwidthWrite?: number | undefined;
+  /** The folder, an absolute path, and what lies in it at most. */
+  readonly cache?: { readonly path: string; readonly sizeBytes: number };
 }
 
 /** A part of a FoundationDB cluster. */
@@ -313,8 +315,15 @@ function resolveStorages(
       );
     }
     nameOf.set(url, storage.name);
-    const { options: _, ...rest } = storage;
-    return { ...rest, site: storage.site ?? storage.name, url };
+    const { options: _, cache, ...rest } = storage;
+    return {
+      ...rest,
+      site: storage.site ?? storage.name,
+      url,
+      ...(cache === undefined
+        ? {}
+        : { cache: { path: resolve(folder, cache.path), sizeBytes: cache.size } }),
+    };
   });
 }
 

@@ -24,7 +24,7 @@ import {
   string,
   whole,
 } from "./schema-values.ts";
-import { storageSchema } from "./storage-schema.ts";
+import { cacheSchema, storageSchema } from "./storage-schema.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -252,12 +252,12 @@ export function allowedKeys(schemaPath: readonly PropertyKey[]): readonly string
     "": contentSchema(false),
     defaults: defaultsSchema(false),
     storages: storageSchema,
+    "storages.cache": cacheSchema,
     sessions: sessionsSchema,
     memory: memorySchema,
     log: logSchema,
     foundationdb: foundationDbSchema,
   };
-  const [section = ""] = schemaPath;
-  const ofCluster = clusterKeys[schemaPath.filter((part) => typeof part === "string").join(".")];
-  return ofCluster ?? Object.keys(sections[String(section)]?.shape ?? {});
+  const section = schemaPath.filter((part) => typeof part === "string").join(".");
+  return clusterKeys[section] ?? Object.keys(sections[section]?.shape ?? {});
 }

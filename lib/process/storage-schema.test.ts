@@ -32,6 +32,12 @@ describe("what a configuration says of a storage", () => {
     assert.equal(storageWith("bandwidthWrite: 64KiB").bandwidthWrite, 65_536);
   });
 
+  it("may have a cache, at a path from the folder of the file", () => {
+    const { cache } = storageWith("cache: { path: ../cache, size: 10GiB }");
+    assert.deepEqual(cache, { path: "/etc/cache", sizeBytes: 10 * 1024 * MIB });
+    assert.equal("cache" in storageWith("site: b"), false);
+  });
+
   it("is answered with what is allowed where it is wrong", () => {
     const wrong: readonly (readonly [keys: string, message: RegExp])[] = [
       [
@@ -39,6 +45,13 @@ describe("what a configuration says of a storage", () => {
         /:4:\d+: storages\[0\]\.bandwidthRead: expected a size between 64KiB and 1TiB, found "1KiB"$/,
       ],
       ["bandwidthWrite: fast", /bandwidthWrite: expected a size .*, found "fast"$/],
+      ["cache: /var/cache", /cache: expected a section with path and size, found "\/var\/cache"$/],
+      [
+        "cache: { path: c }",
+        /cache\.size: expected a size between 64MiB and 1PiB, but it is missing$/,
+      ],
+      ["cache: { path: c, size: 63MiB }", /cache\.size: expected a size .*, found "63MiB"$/],
+      ["cache: { paht: c, size: 1GiB }", /cache\.paht: unknown key; did you mean path\?/],
       ["bandwidth: 1MiB", /storages\[0\]\.bandwidth: unknown key; .*bandwidthRead/],
     ];
     for (const [keys, message] of wrong) assert.match(complaint(keys), message);

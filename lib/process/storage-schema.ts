@@ -1,6 +1,19 @@
 // What a configuration says of one storage.
 import { z } from "zod";
-import { bytesPerSecond, expecting, leaf, storageName, string, whole } from "./schema-values.ts";
+import {
+  bytesPerSecond,
+  expecting,
+  leaf,
+  path,
+  size,
+  storageName,
+  string,
+  whole,
+} from "./schema-values.ts";
+
+const MIB = 1024 * 1024;
+const CACHE_BYTES_MIN = 64 * MIB;
+const CACHE_BYTES_MAX = 1024 ** 5;
 
 const storageOptions = z.record(
   z.string(),
@@ -8,6 +21,18 @@ const storageOptions = z.record(
     ["string", "number", "boolean"].includes(typeof value) ? String(value) : undefined,
   ),
   expecting("a section of options"),
+);
+
+/** Where what was read of a storage is kept on this machine. */
+export const cacheSchema = z.strictObject(
+  {
+    path,
+    size: size(
+      "a size between 64MiB and 1PiB",
+      (bytes) => bytes >= CACHE_BYTES_MIN && bytes <= CACHE_BYTES_MAX,
+    ),
+  },
+  expecting("a section with path and size"),
 );
 
 /** One storage of the list `storages`. */
@@ -24,6 +49,7 @@ export const storageSchema = z.strictObject(
     /** Bytes per second that each process reads from it and writes to it; without a limit unless given. */
     bandwidthRead: bytesPerSecond().optional(),
     bandwidthWrite: bytesPerSecond().optional(),
+    cache: cacheSchema.optional(),
   },
   expecting("a section with name and url"),
 );

@@ -3,7 +3,7 @@
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { Semaphore } from "#lib/core/semaphore.ts";
-import type { BlobStore, PutOptions } from "#lib/ports/blob-store.ts";
+import type { BlobStore, GetOptions, PutOptions } from "#lib/ports/blob-store.ts";
 
 /** One storage as the configuration names it. */
 export interface AttachedStorage {
@@ -90,13 +90,9 @@ export class StorageSet {
   }
 
   /** Reads an object, within the storage's limit of parallel reads. */
-  get(id: StorageId, name: string, into?: Uint8Array, signal?: AbortSignal): Promise<Uint8Array> {
+  get(id: StorageId, name: string, options: GetOptions = {}): Promise<Uint8Array> {
     const { storage, reads } = this.#limited(id);
-    const options = {
-      ...(into === undefined ? {} : { into }),
-      ...(signal === undefined ? {} : { signal }),
-    };
-    return reads.run(() => openStore(storage).get(name, options), signal);
+    return reads.run(() => openStore(storage).get(name, options), options.signal);
   }
 
   #limited(id: StorageId): Limited {

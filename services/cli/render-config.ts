@@ -79,6 +79,7 @@ function storages(choices: ConfigChoices): string[] {
     "#   simultaneousWrites: 8",
     "#   bandwidthRead: 50MiB      bytes per second of a process; without a limit unless given",
     "#   bandwidthWrite: 20MiB",
+    "#   cache: { path: /var/cache/ashlar, size: 20GiB }   keeps what restores have read; none unless given",
     "storages:",
   ];
   for (const { name, url, site } of choices.storages) {

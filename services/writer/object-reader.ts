@@ -1,5 +1,6 @@
 // Reads sealed objects and verifies them by opening, many at once in bounded memory. What a storage gives is not trusted,
-// and sizes in records are only hints: the object's own header decides how much room its plaintext needs.
+// and sizes in records are only hints: the object's own header decides how much room its plaintext needs. It is used by those
+// who judge and copy (scrub, filling), so it never asks for what a cache has kept: it sees the storage.
 import { assert } from "#lib/core/assert.ts";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
@@ -138,9 +139,10 @@ export class ObjectReader {
   async #get(copy: ObjectCopy, into: Uint8Array, signal: AbortSignal | undefined): Promise<Read> {
     const { storages } = this.#repo;
     const name = objectName(copy.kind, copy.id, copy.generation);
+    const options = signal === undefined ? { into } : { into, signal };
     for (let tries = 1; ; tries += 1) {
       try {
-        return { kind: "read", sealed: await storages.get(copy.storage, name, into, signal) };
+        return { kind: "read", sealed: await storages.get(copy.storage, name, options) };
       } catch (error) {
         signal?.throwIfAborted();
         if (isErrorCode(error, ErrorCode.NotFound)) return { kind: "bad", reason: "it is missing" };

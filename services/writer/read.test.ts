@@ -196,4 +196,24 @@ describe("reading back", () => {
     await assert.rejects(ask(session, token), { code: ErrorCode.Fenced });
     await process.close();
   });
+
+  it("judges no copy by what a cache has kept", async () => {
+    const fixture = await open(1);
+    const { process, name, data } = fixture;
+    const [store] = process.stores;
+    const asked: (string | undefined)[] = [];
+    const get = store!.get.bind(store);
+    store!.get = async (each, options) => {
+      if (each !== name) return get(each, options);
+      asked.push(options?.cached);
+      const sealed = await get(each, options);
+      // The cache has kept what came damaged over the line once.
+      if (options?.cached === "use") sealed[100] = (sealed[100] ?? 0) ^ 1;
+      return sealed;
+    };
+    assert.deepEqual(await restored(fixture), data);
+    assert.deepEqual(asked, ["use", "renew"]);
+    assert.deepEqual(statesOf(await recordOf(fixture)), ["placed"]);
+    await process.close();
+  });
 });

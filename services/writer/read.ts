@@ -163,11 +163,17 @@ async function tryCopy(
 ): Promise<Failure | undefined> {
   const failure = (reason: string, away: boolean): Failure => ({ ...copy, reason, away });
   const name = objectName(block.kind, block.id as BlockId, copy.generation);
+  let cached: "use" | "renew" = "use";
   for (let tries = 1; ; tries += 1) {
     try {
-      const sealed = await repo.storages.get(copy.storage, name, into);
+      const sealed = await repo.storages.get(copy.storage, name, { into, cached });
       const [opened] = await repo.compute.open([{ kind: block.kind, id: block.id, sealed }], out);
       if (opened?.ok === true && opened.length === block.length) return undefined;
+      // What a cache may have kept says nothing about the copy: only what came from the storage just now is judged.
+      if (cached === "use") {
+        cached = "renew";
+        continue;
+      }
       return failure(opened?.ok === false ? opened.reason : "it is of another size", false);
     } catch (error) {
       if (!(error instanceof AshlarError)) throw error;

@@ -335,4 +335,28 @@ describe("findBlastRadius", () => {
     assert.equal(radius.versions[0]?.offsets.length, 16);
     assert.equal(radius.versions[0]?.more, true);
   });
+
+  it("sees the storages, and so does filling: neither asks for what a cache has kept", async () => {
+    const tiny = await openTiny({ storages: 2 });
+    await tiny.backup(["a", "b"]);
+    const asked: (string | undefined)[] = [];
+    for (const index of [0, 1]) {
+      const store = tiny.store(index);
+      const get = store.get.bind(store);
+      store.get = (name, options) => {
+        asked.push(options?.cached);
+        return get(name, options);
+      };
+    }
+    for (const name of tiny.store(0).objects.keys()) {
+      if (name.startsWith("blocks/")) tiny.store(0).objects.set(name, Buffer.alloc(100));
+    }
+    const { damaged } = await scrub(tiny.repo, { deep: true });
+    assert.deepEqual(
+      damaged.map(({ healed }) => healed),
+      [true, true],
+    );
+    assert.ok(asked.length >= 8, `${asked.length} reads`);
+    assert.deepEqual(new Set(asked), new Set([undefined]));
+  });
 });

@@ -4,6 +4,7 @@ import path from "node:path";
 import type { TestContext } from "node:test";
 import type { StorageId } from "#lib/core/ids.ts";
 import { RateLimiter } from "#lib/core/rate-limiter.ts";
+import { cacheReads } from "#lib/drivers/decorators/cached-blob-store.ts";
 import { limitBandwidth } from "#lib/drivers/decorators/limited-blob-store.ts";
 import { createFileBlobStore } from "#lib/drivers/file/create-file-storage.ts";
 import { openFileBlobStore } from "#lib/drivers/file/file-blob-store.ts";
@@ -11,7 +12,8 @@ import { meterStore } from "#lib/drivers/decorators/metered-blob-store.ts";
 import { openMemoryBlobStore } from "#lib/drivers/memory/memory-blob-store.ts";
 import { noTelemetry } from "#lib/drivers/system/no-telemetry.ts";
 import { systemClock } from "#lib/drivers/system/system-clock.ts";
-import type { BlobStore } from "#lib/ports/blob-store.ts";
+import type { BlobStore, GetOptions } from "#lib/ports/blob-store.ts";
+import { makeCacheWorld } from "#test/fixtures/object-caches.ts";
 import { type BlobStoreFixture, describeBlobStore } from "./blob-store.ts";
 
 describeBlobStore("memory", { open: () => Promise.resolve(memoryFixture()) });
@@ -25,8 +27,9 @@ for (const [kind, parent] of [
 }
 
 /** What is wrapped around a driver does what the driver does. */
-type Decorate = (store: BlobStore, test: TestContext) => BlobStore;
+type Decorate = (store: BlobStore, test: TestContext) => BlobStore | Promise<BlobStore>;
 
+const CACHE_BYTES = 64 * 1024 * 1024;
 const DECORATORS: Readonly<Record<string, Decorate>> = {
   // Fast enough to wait for nothing.
   "with limited bandwidth": (store) => {
@@ -35,24 +38,32 @@ const DECORATORS: Readonly<Record<string, Decorate>> = {
   },
   "that is metered": (store) =>
     meterStore(store, { storage: "main", telemetry: noTelemetry(), clock: systemClock() }),
+  "with a cache": async (store, test) => {
+    const world = await makeCacheWorld(test);
+    const cached = cacheReads(store, world.open(CACHE_BYTES));
+    // Whoever asks for the cache is promised the same as all others.
+    const get = (name: string, options?: GetOptions): Promise<Uint8Array> =>
+      cached.get(name, { ...options, cached: "use" });
+    return { ...cached, get };
+  },
 };
 
 for (const [name, decorate] of Object.entries(DECORATORS)) {
   describeBlobStore(`memory ${name}`, {
-    open: (test) => Promise.resolve(decorated(memoryFixture(), decorate, test)),
+    open: (test) => decorated(memoryFixture(), decorate, test),
   });
   describeBlobStore(`file ${name}`, {
     open: async (test) => decorated(await openFixture(test, tmpdir()), decorate, test),
   });
 }
 
-function decorated(
+async function decorated(
   { store, reopen, takeAway }: BlobStoreFixture,
   decorate: Decorate,
   test: TestContext,
-): BlobStoreFixture {
+): Promise<BlobStoreFixture> {
   return {
-    store: decorate(store, test),
+    store: await decorate(store, test),
     ...(reopen === undefined ? {} : { reopen: async () => decorate(await reopen(), test) }),
     ...(takeAway === undefined ? {} : { takeAway }),
   };
