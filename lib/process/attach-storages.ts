@@ -129,6 +129,7 @@ function attach(
     store,
     writesMax: config.simultaneousWrites,
     readsMax: config.simultaneousReads,
+    removalsMax: config.simultaneousRemovals,
   };
 }
 

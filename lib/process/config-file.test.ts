@@ -57,6 +57,7 @@ describe("a configuration", () => {
           site: "here",
           simultaneousReads: 8,
           simultaneousWrites: 8,
+          simultaneousRemovals: 4,
         },
       ],
       sessions: { leaseMs: 30_000, resumeWindowMs: 86_400_000, patienceMs: 30_000 },
@@ -106,6 +107,7 @@ log: { level: debug, format: json }
       site: "x",
       simultaneousReads: 1,
       simultaneousWrites: 256,
+      simultaneousRemovals: 4,
     });
     assert.deepEqual(config.sessions, { leaseMs: 10_000, resumeWindowMs: 0, patienceMs: 90_000 });
     assert.equal(config.memory.budgetBytes, 1024 ** 3);

@@ -35,6 +35,7 @@ export interface StorageConfig {
   readonly site: string;
   readonly simultaneousReads: number;
   readonly simultaneousWrites: number;
+  readonly simultaneousRemovals: number;
   /** In bytes per second of each process. */
   readonly bandwidthRead?: number | undefined;
   readonly bandwidthWrite?: number | undefined;

@@ -52,6 +52,10 @@ describe("what a configuration says of a storage", () => {
       ],
       ["cache: { path: c, size: 63MiB }", /cache\.size: expected a size .*, found "63MiB"$/],
       ["cache: { paht: c, size: 1GiB }", /cache\.paht: unknown key; did you mean path\?/],
+      [
+        "simultaneousRemovals: 0",
+        /simultaneousRemovals: expected a whole number between 1 and 256/,
+      ],
       ["bandwidth: 1MiB", /storages\[0\]\.bandwidth: unknown key; .*bandwidthRead/],
     ];
     for (const [keys, message] of wrong) assert.match(complaint(keys), message);

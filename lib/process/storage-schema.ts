@@ -46,6 +46,8 @@ export const storageSchema = z.strictObject(
     options: storageOptions.optional(),
     simultaneousReads: whole(1, 256).default(8),
     simultaneousWrites: whole(1, 256).default(8),
+    /** Batches of objects that are deleted at once. */
+    simultaneousRemovals: whole(1, 256).default(4),
     /** Bytes per second that each process reads from it and writes to it; without a limit unless given. */
     bandwidthRead: bytesPerSecond().optional(),
     bandwidthWrite: bytesPerSecond().optional(),

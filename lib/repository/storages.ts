@@ -14,12 +14,15 @@ export interface AttachedStorage {
   readonly store: BlobStore | AshlarError;
   readonly writesMax: number;
   readonly readsMax: number;
+  /** Batches of names that are deleted at once. */
+  readonly removalsMax: number;
 }
 
 interface Limited {
   readonly storage: AttachedStorage;
   readonly writes: Semaphore;
   readonly reads: Semaphore;
+  readonly removals: Semaphore;
 }
 
 /** All storages of a process. */
@@ -32,6 +35,7 @@ export class StorageSet {
         storage,
         writes: new Semaphore(storage.writesMax),
         reads: new Semaphore(storage.readsMax),
+        removals: new Semaphore(storage.removalsMax),
       });
     }
   }
@@ -93,6 +97,21 @@ export class StorageSet {
   get(id: StorageId, name: string, options: GetOptions = {}): Promise<Uint8Array> {
     const { storage, reads } = this.#limited(id);
     return reads.run(() => openStore(storage).get(name, options), options.signal);
+  }
+
+  /** How many batches of names it is worth to delete at once. */
+  removalsMax(id: StorageId): number {
+    return this.#limited(id).storage.removalsMax;
+  }
+
+  /** Deletes a batch of objects, within the storage's limit of batches; the result names those that could not be, with their error. */
+  delete(
+    id: StorageId,
+    names: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ReadonlyMap<string, Error>> {
+    const { storage, removals } = this.#limited(id);
+    return removals.run(() => openStore(storage).delete(names), signal);
   }
 
   #limited(id: StorageId): Limited {

@@ -77,6 +77,7 @@ function storages(choices: ConfigChoices): string[] {
     "#   site: cellar              which of them can be lost together; its own name unless given",
     "#   simultaneousReads: 8      the requests of a process that are under way",
     "#   simultaneousWrites: 8",
+    "#   simultaneousRemovals: 4   batches of objects that are deleted at once",
     "#   bandwidthRead: 50MiB      bytes per second of a process; without a limit unless given",
     "#   bandwidthWrite: 20MiB",
     "#   cache: { path: /var/cache/ashlar, size: 20GiB }   keeps what restores have read; none unless given",

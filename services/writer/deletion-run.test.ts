@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { queueTrash } from "#lib/repository/ledger.ts";
 import { key } from "#lib/repository/keyspace.ts";
@@ -68,6 +69,32 @@ describe("runDeletions", () => {
     assert.equal((await runDeletions(tiny.repo, tiny.id(0))).deleted, 0);
     tiny.store(0).faults = {};
     assert.equal((await runDeletions(tiny.repo, tiny.id(0))).deleted, 1);
+  });
+
+  it("deletes as many batches at once as the storage may be asked to, and no more", async () => {
+    const tiny = await openTiny({ storages: 1 });
+    const names = Array.from({ length: 1000 }, (_, index) => `blocks/late${index}`);
+    for (const name of names) tiny.store(0).objects.set(name, Buffer.of(1));
+    await tiny.kv.transact(async (tx) => {
+      for (const name of names) await queueTrash(tx, tiny.id(0), name);
+    });
+    let underWay = 0;
+    let most = 0;
+    tiny.store(0).faults = {
+      // A batch is deleted name by name.
+      before: async ({ kind }): Promise<BlobFault> => {
+        if (kind !== "delete") return "none";
+        underWay += 1;
+        most = Math.max(most, underWay);
+        await setImmediate();
+        underWay -= 1;
+        return "none";
+      },
+    };
+    const { deleted } = await runDeletions(tiny.repo, tiny.id(0));
+    assert.equal(deleted, names.length);
+    assert.equal(most, tiny.repo.storages.removalsMax(tiny.id(0)));
+    await assertExact(tiny);
   });
 
   it("keeps an entry that was written again while its object was deleted", async () => {

@@ -17,6 +17,7 @@ import {
 import { ObjectFolder, stampObjectId, stampObjectName } from "#proto/object-names.ts";
 import { encodeStamp } from "#proto/stamp.ts";
 import { asAway } from "./away.ts";
+import { forEachBounded } from "./bounded.ts";
 import { storageState } from "./counting-storages.ts";
 import { ensureGuarded, inspectStorage, suspectError } from "./guard.ts";
 import { putOwedHeads } from "./heads.ts";
@@ -223,29 +224,38 @@ async function readHeads(
   );
 }
 
-/** Deletes trash of one folder in batches; returns the first error's message. */
+/** Deletes trash of one folder, several batches at once; returns an error's message. */
 async function deleteNames(
   job: DeletionJob,
   folder: string,
   choose: Choose,
 ): Promise<string | undefined> {
   const { repo, storage, counts, options } = job;
-  const store = repo.storages.store(storage);
   let reason: string | undefined;
+  const deleteBatch = async (names: readonly string[]): Promise<void> => {
+    const errors = await repo.storages.delete(storage, names, options.signal);
+    const gone = names.filter((name) => !errors.has(name));
+    await clearTrash(repo.kv, storage, job.run, gone);
+    counts.deleted += gone.length;
+    counts.failed += errors.size;
+    for (const error of errors.values()) reason ??= error.message;
+  };
+  const batches = trashBatches(job, folder, choose);
+  await forEachBounded(batches, repo.storages.removalsMax(storage), deleteBatch, options.signal);
+  return reason;
+}
+
+/** Entries are cleared behind the place from which the next batch is read. */
+async function* trashBatches(
+  { repo, storage, run }: DeletionJob,
+  prefix: string,
+  choose: Choose,
+): AsyncGenerator<readonly string[]> {
   let from: Buffer | undefined;
   do {
-    options.signal?.throwIfAborted();
-    const page = await listTrash(repo.kv, storage, job.run, { prefix: folder, from, limit: BATCH });
+    const page = await listTrash(repo.kv, storage, run, { prefix, from, limit: BATCH });
     const names = await choose(page.names);
-    if (names.length > 0) {
-      const errors = await store.delete(names);
-      const gone = names.filter((name) => !errors.has(name));
-      await clearTrash(repo.kv, storage, job.run, gone);
-      counts.deleted += gone.length;
-      counts.failed += errors.size;
-      for (const error of errors.values()) reason ??= error.message;
-    }
+    if (names.length > 0) yield names;
     from = page.next;
   } while (from !== undefined);
-  return reason;
 }

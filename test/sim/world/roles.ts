@@ -122,6 +122,7 @@ function openRepository(around: Surroundings, process: SimProcess): Repository {
             : storage.client(process),
         writesMax: 4,
         readsMax: 4,
+        removalsMax: 2,
       })),
     ),
     config,
