@@ -9,6 +9,7 @@ import {
   type StorageId,
   type Token,
 } from "#lib/core/ids.ts";
+import type { GetOptions } from "#lib/ports/blob-store.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 import { type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -111,7 +112,9 @@ async function readOne(
     const record = await repo.kv.read((reader) => readBlock(reader, id));
     const copy = candidate(repo, record, only, failures);
     if (copy === undefined) break;
-    const failure = await tryCopy(repo, block, copy, into, out);
+    // A cache would prove nothing about the one storage that is asked for.
+    const cached = only === undefined ? "use" : undefined;
+    const failure = await tryCopy(repo, block, copy, { into, out, cached });
     if (failure === undefined) return { ok: true, offset, length: block.length };
     failures.push(failure);
     if (!failure.away) await judge(repo, id, copy, failure.reason);
@@ -158,15 +161,18 @@ async function tryCopy(
   repo: Repository,
   block: ReadBlockMessage,
   copy: Copy,
-  into: Uint8Array,
-  out: Uint8Array,
+  how: { readonly into: Uint8Array; readonly out: Uint8Array; readonly cached: "use" | undefined },
 ): Promise<Failure | undefined> {
+  const { into, out } = how;
   const failure = (reason: string, away: boolean): Failure => ({ ...copy, reason, away });
   const name = objectName(block.kind, block.id as BlockId, copy.generation);
-  let cached: "use" | "renew" = "use";
+  let cached: GetOptions["cached"] = how.cached;
   for (let tries = 1; ; tries += 1) {
     try {
-      const sealed = await repo.storages.get(copy.storage, name, { into, cached });
+      const sealed = await repo.storages.get(copy.storage, name, {
+        into,
+        ...(cached === undefined ? {} : { cached }),
+      });
       const [opened] = await repo.compute.open([{ kind: block.kind, id: block.id, sealed }], out);
       if (opened?.ok === true && opened.length === block.length) return undefined;
       // What a cache may have kept says nothing about the copy: only what came from the storage just now is judged.

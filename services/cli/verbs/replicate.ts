@@ -2,14 +2,20 @@
 import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { formatSize } from "#lib/core/size.ts";
+import { listPlacedVersions } from "#services/coordinator/listing.ts";
+import type { Engine } from "../compose.ts";
 import { collect } from "../option-values.ts";
 import { formatTable } from "../output.ts";
+import { prepareChange, putHeadsNow } from "../owed-heads.ts";
 import type { Act } from "../program.ts";
 import { startCounter } from "../progress-bar.ts";
+import { resolveVersions } from "../selection.ts";
 import { withEngine } from "../with-engine.ts";
 
 interface ReplicateOptions {
   readonly storage?: string[];
+  readonly to?: string;
+  readonly all?: boolean;
 }
 
 interface ReplicateOutcome {
@@ -25,9 +31,14 @@ const HELP = `
 What a storage could not take while it was away, or was added later, is copied from another storage, never
 from the source, and verified on the way. Every backup does this for its own storages at its end.
 
+With --to, versions that were made for other storages go to this one, too, from now on. It can be stopped and
+given again.
+
 Examples:
   ashlar replicate
-  ashlar replicate --storage offsite`;
+  ashlar replicate --storage offsite
+  ashlar replicate --to offsite web-x3k2p9 db@latest
+  ashlar replicate --to offsite --all`;
 
 /** Adds the verb. */
 export function addReplicate(program: Command, act: Act): void {
@@ -37,63 +48,115 @@ export function addReplicate(program: Command, act: Act): void {
     .description(
       "Copies to storages what they are owed, from the others, and puts the heads that wait for it.",
     )
+    .argument("[uids...]", "versions, with --to")
     .option("--storage <name>", "only this storage (repeatable)", collect)
+    .option("--to <name>", "make versions go to this storage, too")
+    .option("--all", "all versions, with --to")
     .addHelpText("after", HELP)
     .action(
-      act(async (context, options: ReplicateOptions) => {
+      act(async (context, references: string[], options: ReplicateOptions) => {
+        checkOptions(references, options);
         await withEngine(context, async (engine) => {
-          const { upkeep, repo } = await engine.coordinator();
-          const names = options.storage ?? repo.storages.list().map(({ name }) => name);
-          const outcomes: ReplicateOutcome[] = [];
-          const counter = startCounter(context, "copying");
-          try {
-            for (const name of names) {
-              const { id } = repo.storages.byName(name);
-              const filled = await upkeep.fill(id, {
-                signal: context.signal,
-                onProgress: counter.show,
-              });
-              const [heads] = await upkeep.putHeads({ storage: id }, { signal: context.signal });
-              outcomes.push({
-                name,
-                copied: filled.filled,
-                bytes: filled.bytes,
-                owed: filled.owed,
-                headsOwed: heads?.owed ?? 0,
-                reason: filled.reason ?? heads?.reason,
-              });
-            }
-          } finally {
-            counter.stop();
-          }
-          context.output.result({ storages: outcomes }, () =>
-            formatTable(
-              [
-                { head: "storage" },
-                { head: "copied", align: "right" },
-                { head: "bytes", align: "right" },
-                { head: "still owed", align: "right" },
-                { head: "heads owed", align: "right" },
-                { head: "" },
-              ],
-              outcomes.map((each) => [
-                each.name,
-                String(each.copied),
-                formatSize(each.bytes),
-                String(each.owed),
-                String(each.headsOwed),
-                each.reason ?? "",
-              ]),
-            ),
+          if (options.to !== undefined) await widen(engine, references, options.to);
+          const outcomes = await fillAll(
+            engine,
+            options.to === undefined ? options.storage : [options.to],
           );
-          const behind = outcomes.filter(({ owed, headsOwed }) => owed + headsOwed > 0);
-          if (behind.length === 0) return;
-          throw new AshlarError(
-            ErrorCode.Unavailable,
-            `still owed: ${behind.map(({ name, reason }) => `${name} (${reason ?? "later"})`).join(", ")}`,
-            { remedy: "give the command again when the storages are there" },
-          );
+          // The storages that had these versions before are told of the one more.
+          if (options.to !== undefined) await putHeadsNow(engine);
+          report(engine, outcomes);
         });
       }),
     );
+}
+
+/** Fills storages, one after the other; all unless named. */
+async function fillAll(
+  engine: Engine,
+  wanted: readonly string[] | undefined,
+): Promise<ReplicateOutcome[]> {
+  const { upkeep, repo } = await engine.coordinator();
+  const { context } = engine;
+  const names = wanted ?? repo.storages.list().map(({ name }) => name);
+  const outcomes: ReplicateOutcome[] = [];
+  const counter = startCounter(context, "copying");
+  try {
+    for (const name of names) {
+      const { id } = repo.storages.byName(name);
+      const filled = await upkeep.fill(id, { signal: context.signal, onProgress: counter.show });
+      const [heads] = await upkeep.putHeads({ storage: id }, { signal: context.signal });
+      outcomes.push({
+        name,
+        copied: filled.filled,
+        bytes: filled.bytes,
+        owed: filled.owed,
+        headsOwed: heads?.owed ?? 0,
+        reason: filled.reason ?? heads?.reason,
+      });
+    }
+  } finally {
+    counter.stop();
+  }
+  return outcomes;
+}
+
+function report({ context }: Engine, outcomes: readonly ReplicateOutcome[]): void {
+  context.output.result({ storages: outcomes }, () =>
+    formatTable(
+      [
+        { head: "storage" },
+        { head: "copied", align: "right" },
+        { head: "bytes", align: "right" },
+        { head: "still owed", align: "right" },
+        { head: "heads owed", align: "right" },
+        { head: "" },
+      ],
+      outcomes.map((each) => [
+        each.name,
+        String(each.copied),
+        formatSize(each.bytes),
+        String(each.owed),
+        String(each.headsOwed),
+        each.reason ?? "",
+      ]),
+    ),
+  );
+  const behind = outcomes.filter(({ owed, headsOwed }) => owed + headsOwed > 0);
+  if (behind.length === 0) return;
+  throw new AshlarError(
+    ErrorCode.Unavailable,
+    `still owed: ${behind.map(({ name, reason }) => `${name} (${reason ?? "later"})`).join(", ")}`,
+    { remedy: "give the command again when the storages are there" },
+  );
+}
+
+function checkOptions(references: readonly string[], options: ReplicateOptions): void {
+  const isAll = options.all === true;
+  const problem =
+    options.to === undefined
+      ? references.length > 0 || isAll
+        ? "versions and --all need --to"
+        : undefined
+      : options.storage !== undefined
+        ? "--to and --storage exclude one another"
+        : references.length > 0 === isAll
+          ? "--to needs versions, or --all"
+          : undefined;
+  if (problem === undefined) return;
+  throw new AshlarError(ErrorCode.Usage, problem, { remedy: "see `ashlar help replicate`" });
+}
+
+/** All of them or those that are named, but for those that are being made. */
+async function widen(engine: Engine, references: readonly string[], to: string): Promise<void> {
+  const { addToPolicies, knownStorage } = await import("../storage-state.ts");
+  const id = knownStorage(engine, to);
+  await prepareChange(engine);
+  const uids =
+    references.length > 0
+      ? await resolveVersions(engine.kv, references)
+      : (await listPlacedVersions(engine.kv, ({ state }) => state !== "incomplete")).map(
+          ({ version }) => version.uid,
+        );
+  const count = await addToPolicies(engine, uids, id);
+  engine.context.output.note(`${count} of ${uids.length} versions go to ${to}, too, from now on`);
 }

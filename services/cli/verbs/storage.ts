@@ -27,8 +27,10 @@ interface ListedStorage {
 export function addStorage(program: Command, act: Act): void {
   const storage = program
     .command("storage")
-    .summary("list, measure, check and add storages")
-    .description("Lists, measures, checks and adds the storages that backups go to.")
+    .summary("list, check, add and disable storages")
+    .description(
+      "Lists, measures, checks, adds, enables and disables the storages that backups go to.",
+    )
     .addHelpText(
       "after",
       "\nExamples:\n  ashlar storage ls\n  ashlar storage stats offsite\n  ashlar storage add offsite=/mnt/nas/ashlar",
@@ -84,6 +86,53 @@ export function addStorage(program: Command, act: Act): void {
       }),
     );
   addCheck(storage, act);
+  addStates(storage, act);
+}
+
+const STATES = [
+  {
+    verb: "enable",
+    state: "in-use",
+    summary: "put a storage in use",
+    description:
+      "Puts a storage in use. What it missed while it was readonly or disabled it is owed, and gets by the next backup or `ashlar replicate`.",
+  },
+  {
+    verb: "readonly",
+    state: "readonly",
+    summary: "give a storage nothing new",
+    description: "Keeps a storage as it is: it counts, is read from, and gets nothing new.",
+  },
+  {
+    verb: "disable",
+    state: "disabled",
+    summary: "let a storage count for nothing",
+    description:
+      "Takes a storage out of use: it counts for nothing, and nothing is written or deleted there. What it has stays there.",
+  },
+] as const;
+
+/** Adds `storage enable`, `readonly` and `disable`. */
+function addStates(storage: Command, act: Act): void {
+  for (const { verb, state, summary, description } of STATES) {
+    storage
+      .command(verb)
+      .summary(summary)
+      .description(description)
+      .argument("<name>", "a storage of the repository")
+      .addHelpText("after", `\nExamples:\n  ashlar storage ${verb} offsite`)
+      .action(
+        act(async (context, name: string) => {
+          await withEngine(context, async (engine) => {
+            const { changeState } = await import("../storage-state.ts");
+            const changed = await changeState(engine, name, state);
+            context.output.result(changed, () => [
+              `storage ${name} is ${state === "in-use" ? "in use" : state}`,
+            ]);
+          });
+        }),
+      );
+  }
 }
 
 /** Adds `storage check`. */
