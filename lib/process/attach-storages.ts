@@ -130,6 +130,7 @@ function attach(
     writesMax: config.simultaneousWrites,
     readsMax: config.simultaneousReads,
     removalsMax: config.simultaneousRemovals,
+    readOrder: config.readOrder,
   };
 }
 

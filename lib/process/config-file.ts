@@ -33,6 +33,7 @@ export interface StorageConfig {
   /** An absolute `file:` URL where the file names a path. */
   readonly url: string;
   readonly site: string;
+  readonly readOrder: number;
   readonly simultaneousReads: number;
   readonly simultaneousWrites: number;
   readonly simultaneousRemovals: number;

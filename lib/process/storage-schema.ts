@@ -44,6 +44,8 @@ export const storageSchema = z.strictObject(
     site: storageName.optional(),
     /** What its URL may carry as well, `region=eu-central-1`; docs/storages.md has them by kind. */
     options: storageOptions.optional(),
+    /** Storages with a lower one are read first; of those with the same, all at once. */
+    readOrder: whole(1, 100).default(1),
     simultaneousReads: whole(1, 256).default(8),
     simultaneousWrites: whole(1, 256).default(8),
     /** Batches of objects that are deleted at once. */

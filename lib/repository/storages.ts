@@ -16,6 +16,8 @@ export interface AttachedStorage {
   readonly readsMax: number;
   /** Batches of names that are deleted at once. */
   readonly removalsMax: number;
+  /** Storages with a lower one are read first; of those with the same, all. Default 1. */
+  readonly readOrder?: number;
 }
 
 interface Limited {
@@ -97,6 +99,11 @@ export class StorageSet {
   get(id: StorageId, name: string, options: GetOptions = {}): Promise<Uint8Array> {
     const { storage, reads } = this.#limited(id);
     return reads.run(() => openStore(storage).get(name, options), options.signal);
+  }
+
+  /** Storages with a lower one are read first. */
+  readOrder(id: StorageId): number {
+    return this.#byId.get(id)?.storage.readOrder ?? 1;
   }
 
   /** How many batches of names it is worth to delete at once. */

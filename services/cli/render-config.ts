@@ -75,6 +75,7 @@ function storages(choices: ConfigChoices): string[] {
     "# Where backups go: any number of places, each a path, file:///PATH or s3://BUCKET/PREFIX. Beside name and url each",
     "# may have:",
     "#   site: cellar              which of them can be lost together; its own name unless given",
+    "#   readOrder: 1              storages with a lower one are read first; of equal ones, all at once",
     "#   simultaneousReads: 8      the requests of a process that are under way",
     "#   simultaneousWrites: 8",
     "#   simultaneousRemovals: 4   batches of objects that are deleted at once",

@@ -217,3 +217,31 @@ describe("reading back", () => {
     await process.close();
   });
 });
+
+describe("which storage is read", () => {
+  it("is each of equal ones, and the one that comes first by its order", async () => {
+    for (const [order, expected] of [
+      [undefined, [true, true]],
+      [2, [false, true]],
+    ] as const) {
+      const process = await openOneProcess({
+        storages: 2,
+        ...(order === undefined ? {} : { readOrders: [order, 1] }),
+      });
+      process.device("disk", seededRandom(3).bytes(64 * B));
+      const { uid } = await runBackup(process.context, { source: "disk", volume: "v" });
+      const isRead = [false, false];
+      for (const [index, store] of process.stores.entries()) {
+        store.faults = {
+          before: ({ kind, name }) => {
+            if (kind === "get" && name.startsWith("blocks/")) isRead[index] = true;
+            return "none";
+          },
+        };
+      }
+      await runRestore(process.context, { uid, target: "target" });
+      assert.deepEqual(isRead, expected);
+      await process.close();
+    }
+  });
+});

@@ -4,7 +4,6 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import {
   asShortId,
   type BlockId,
-  type Generation,
   type SessionId,
   type StorageId,
   type Token,
@@ -12,12 +11,13 @@ import {
 import type { GetOptions } from "#lib/ports/blob-store.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 import { type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
-import { objectName } from "#lib/repository/keyspace.ts";
 import { readBlock, requireSession } from "#lib/repository/ledger.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { markBad } from "#lib/repository/transactions/verify.ts";
 import type { ReadBlockMessage, ReadOutcomeMessage, Requests } from "#proto/messages.ts";
 import { asAway } from "./away.ts";
+import { fetchCopy } from "./fetch-copy.ts";
+import type { ReadSteering } from "./read-steering.ts";
 
 /** What reads share. */
 export interface ReadContext {
@@ -26,6 +26,7 @@ export interface ReadContext {
   readonly sealed: SlotPool;
   /** Slots for plaintexts, given to the asker. */
   readonly plain: SlotPool;
+  readonly steering: ReadSteering;
 }
 
 /** Handles a `read` request: the payload holds the plaintexts one behind the other. */
@@ -81,46 +82,51 @@ async function readAll(
       const into = sealed.bytes.subarray(index * share, (index + 1) * share);
       const offset = places[index] as number;
       const out = plain.bytes.subarray(offset, offset + block.length);
-      outcomes[index] = await readOne(context.repo, block, only, into, out, offset);
+      const outcome = await readOne(context, { block, only, into, slot: sealed, out });
+      outcomes[index] = outcome.ok ? { ok: true, offset, length: block.length } : outcome;
     }),
   );
   return outcomes;
 }
 
 interface Failure {
-  readonly storage: StorageId;
   /** A bad copy may be replaced by a good one, at the same storage, while others are tried. */
-  readonly generation: Generation;
-  readonly state: Copy["state"];
+  readonly copy: Copy;
   readonly reason: string;
   /** It says nothing about the copy. */
   readonly away: boolean;
 }
 
+/** One block to read, and where it goes. */
+interface Reading {
+  readonly block: ReadBlockMessage;
+  readonly only: StorageId | undefined;
+  /** For the sealed object; a part of `slot`. */
+  readonly into: Uint8Array;
+  readonly slot: Slot;
+  /** For its plaintext. */
+  readonly out: Uint8Array;
+}
+
 async function readOne(
-  repo: Repository,
-  block: ReadBlockMessage,
-  only: StorageId | undefined,
-  into: Uint8Array,
-  out: Uint8Array,
-  offset: number,
-): Promise<ReadOutcomeMessage> {
+  context: ReadContext,
+  reading: Reading,
+): Promise<{ readonly ok: true } | Extract<ReadOutcomeMessage, { ok: false }>> {
+  const { repo } = context;
   const failures: Failure[] = [];
-  const id = block.id as BlockId;
+  const id = reading.block.id as BlockId;
   // A copy may be replaced while it is read: the record is read again after each failure.
   for (let tries = 0; tries < 8; tries += 1) {
     const record = await repo.kv.read((reader) => readBlock(reader, id));
-    const copy = candidate(repo, record, only, failures);
-    if (copy === undefined) break;
-    // A cache would prove nothing about the one storage that is asked for.
-    const cached = only === undefined ? "use" : undefined;
-    const failure = await tryCopy(repo, block, copy, { into, out, cached });
-    if (failure === undefined) return { ok: true, offset, length: block.length };
+    const [first, second] = candidates(context, record, reading.only, failures);
+    if (first === undefined) break;
+    const failure = await tryCopies(context, reading, first, second);
+    if (failure === undefined) return { ok: true };
     failures.push(failure);
-    if (!failure.away) await judge(repo, id, copy, failure.reason);
+    if (!failure.away) await judge(repo, id, failure.copy, failure.reason);
   }
   const told = failures.map(
-    (failure) => `${repo.storages.nameOf(failure.storage)}: ${failure.reason}`,
+    ({ copy, reason }) => `${repo.storages.nameOf(copy.storage)}: ${reason}`,
   );
   return {
     ok: false,
@@ -132,62 +138,70 @@ async function readOne(
 /** Not lost, as far as is known: a copy that is not bad could not be read, or none could. */
 function isAway(failures: readonly Failure[]): boolean {
   const away = failures.filter((failure) => failure.away);
-  if (away.some(({ state }) => state === "placed")) return true;
+  if (away.some(({ copy }) => copy.state === "placed")) return true;
   return failures.length > 0 && away.length === failures.length;
 }
 
-/** The copy to try next: placed, not tried yet, at a storage that is there, if any. */
-function candidate(
-  repo: Repository,
+/**
+ * The copies to try, the best first: placed, not tried yet, at a storage that is there; of those the ones that are to be read
+ * first, and of several such the one that is asked for least now.
+ */
+function candidates(
+  { repo, steering }: ReadContext,
   record: BlockRecord | undefined,
   only: StorageId | undefined,
   failures: readonly Failure[],
-): Copy | undefined {
+): Copy[] {
   const copies = (record?.copies ?? []).filter(
-    (copy) =>
-      (copy.state === "placed" || copy.state === "bad") &&
-      (only === undefined || copy.storage === only) &&
-      !failures.some(
-        ({ storage, generation }) => storage === copy.storage && generation === copy.generation,
-      ),
+    ({ state, storage, generation }) =>
+      (state === "placed" || state === "bad") &&
+      (only === undefined || storage === only) &&
+      !failures.some(({ copy }) => copy.storage === storage && copy.generation === generation),
   );
-  const rank = (copy: Copy): number =>
-    (copy.state === "bad" ? 2 : 0) + (repo.storages.isAvailable(copy.storage) ? 0 : 1);
-  return copies.toSorted((a, b) => rank(a) - rank(b))[0];
+  const worth = ({ state, storage }: Copy): number =>
+    (state === "bad" ? 2 : 0) + (repo.storages.isAvailable(storage) ? 0 : 1);
+  return copies.toSorted(
+    (a, b) =>
+      worth(a) - worth(b) ||
+      repo.storages.readOrder(a.storage) - repo.storages.readOrder(b.storage) ||
+      steering.underWay(a.storage) - steering.underWay(b.storage),
+  );
 }
 
-/** What is wrong with a copy, or undefined: then its plaintext is in `out`. */
-async function tryCopy(
-  repo: Repository,
-  block: ReadBlockMessage,
-  copy: Copy,
-  how: { readonly into: Uint8Array; readonly out: Uint8Array; readonly cached: "use" | undefined },
+/** What is wrong with the copy that was read, or undefined: then its plaintext is in `out`. */
+async function tryCopies(
+  { repo, steering }: ReadContext,
+  { block, only, into, slot, out }: Reading,
+  first: Copy,
+  other: Copy | undefined,
 ): Promise<Failure | undefined> {
-  const { into, out } = how;
-  const failure = (reason: string, away: boolean): Failure => ({ ...copy, reason, away });
-  const name = objectName(block.kind, block.id as BlockId, copy.generation);
-  let cached: GetOptions["cached"] = how.cached;
+  const isGood = other?.state === "placed" && repo.storages.isAvailable(other.storage);
+  const second = isGood && other.storage !== first.storage ? other : undefined;
+  const id = block.id as BlockId;
+  const { kind } = block;
+  // A cache would prove nothing about the one storage that is asked for.
+  let cached: GetOptions["cached"] = only === undefined ? "use" : undefined;
   for (let tries = 1; ; tries += 1) {
     try {
-      const sealed = await repo.storages.get(copy.storage, name, {
-        into,
-        ...(cached === undefined ? {} : { cached }),
-      });
-      const [opened] = await repo.compute.open([{ kind: block.kind, id: block.id, sealed }], out);
+      const request = { kind, id, first, second, cached, into, slot };
+      const { copy, sealed } = await fetchCopy(repo, steering, request);
+      const [opened] = await repo.compute.open([{ kind, id, sealed }], out);
       if (opened?.ok === true && opened.length === block.length) return undefined;
       // What a cache may have kept says nothing about the copy: only what came from the storage just now is judged.
       if (cached === "use") {
         cached = "renew";
         continue;
       }
-      return failure(opened?.ok === false ? opened.reason : "it is of another size", false);
+      const reason = opened?.ok === false ? opened.reason : "it is of another size";
+      return { copy, reason, away: false };
     } catch (error) {
       if (!(error instanceof AshlarError)) throw error;
-      const { code, details, message } = error;
-      if (code === ErrorCode.NotFound || code === ErrorCode.Damaged) return failure(message, false);
+      const { code, details, message: reason } = error;
+      const isDamage = code === ErrorCode.NotFound || code === ErrorCode.Damaged;
+      if (isDamage) return { copy: first, reason, away: false };
       // A sector that cannot be read is damage; but a failing cable looks the same, so it is asked twice.
-      if (details["errno"] !== "EIO") return failure(message, true);
-      if (tries > 1) return failure(message, !(await isThere(repo, copy.storage)));
+      if (details["errno"] !== "EIO") return { copy: first, reason, away: true };
+      if (tries > 1) return { copy: first, reason, away: !(await isThere(repo, first.storage)) };
     }
   }
 }

@@ -11,6 +11,7 @@ import { LateNodes } from "./late-nodes.ts";
 import { LatePuts } from "./late-puts.ts";
 import { PutTurns } from "./put-turns.ts";
 import { putBlocks, type PutContext } from "./put.ts";
+import { ReadSteering } from "./read-steering.ts";
 import { readBlocksBack, type ReadContext } from "./read.ts";
 import { Settler, SETTLES_MAX } from "./settle.ts";
 
@@ -47,7 +48,8 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
   const latePuts = new LatePuts();
   const turns = new PutTurns(options.slotCount);
   const put: PutContext = { repo, sealed, turns, lateNodes, latePuts };
-  const read: ReadContext = { repo, sealed, plain };
+  const steering = new ReadSteering(repo.clock);
+  const read: ReadContext = { repo, sealed, plain, steering };
   const settler = new Settler(repo, latePuts);
   const onDefect = (error: unknown): void => repo.log.error("writing failed", { error });
   const subscription = serve(

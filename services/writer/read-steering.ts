@@ -1,0 +1,93 @@
+// Which of several storages is read, and when another one is asked because the first is slow. Storages of the same order are
+// read all at once, each as fast as it answers; a slow answer is overtaken ("hedged": Dean and Barroso, The Tail at Scale, 2013).
+import type { StorageId } from "#lib/core/ids.ts";
+import type { Clock } from "#lib/ports/clock.ts";
+
+interface Course {
+  underWay: number;
+  /** Smoothed, and how far answers are from it, in ms (Jacobson, Congestion Avoidance and Control, 1988). */
+  meanMs: number;
+  deviationMs: number;
+  count: number;
+}
+
+const MEAN_SHARE = 1 / 8;
+const DEVIATION_SHARE = 1 / 4;
+const DEVIATIONS = 4;
+/** So many answers tell what is usual. */
+const ANSWERS_MIN = 8;
+const UNKNOWN_PATIENCE_MS = 2000;
+/** Below, the second request costs more than it saves. */
+const PATIENCE_MIN_MS = 100;
+/** One in so many reads may be asked for twice, on the long run: where all are slow, twice as many requests make them slower. */
+const READS_PER_HEDGE = 10;
+const HEDGES_SAVED_MAX = 10;
+const HEDGES_AT_ONCE = 4;
+
+/** What a process knows of its storages' answers. */
+export class ReadSteering {
+  readonly #clock: Clock;
+  readonly #courses = new Map<StorageId, Course>();
+  #hedgesSaved = HEDGES_SAVED_MAX;
+  #hedging = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  #course(storage: StorageId): Course {
+    let course = this.#courses.get(storage);
+    if (course === undefined) {
+      course = { underWay: 0, meanMs: 0, deviationMs: 0, count: 0 };
+      this.#courses.set(storage, course);
+    }
+    return course;
+  }
+
+  /** How many reads of it are under way. */
+  underWay(storage: StorageId): number {
+    return this.#courses.get(storage)?.underWay ?? 0;
+  }
+
+  /** How long an answer of it may take before another storage is asked as well, in ms. */
+  patienceMs(storage: StorageId): number {
+    const { count, meanMs, deviationMs } = this.#course(storage);
+    if (count < ANSWERS_MIN) return UNKNOWN_PATIENCE_MS;
+    return Math.max(PATIENCE_MIN_MS, meanMs + DEVIATIONS * deviationMs);
+  }
+
+  /** Runs a read and learns from how long it takes; what fails teaches nothing. */
+  async watch<T>(storage: StorageId, read: () => Promise<T>): Promise<T> {
+    const course = this.#course(storage);
+    const startedMs = this.#clock.monotonic();
+    course.underWay += 1;
+    this.#hedgesSaved = Math.min(HEDGES_SAVED_MAX, this.#hedgesSaved + 1 / READS_PER_HEDGE);
+    try {
+      const result = await read();
+      learn(course, this.#clock.monotonic() - startedMs);
+      return result;
+    } finally {
+      course.underWay -= 1;
+    }
+  }
+
+  /** Runs a second request for something, where that may be; undefined where it may not. */
+  hedge<T>(request: () => Promise<T>): Promise<T> | undefined {
+    if (this.#hedging >= HEDGES_AT_ONCE || this.#hedgesSaved < 1) return undefined;
+    this.#hedgesSaved -= 1;
+    this.#hedging += 1;
+    return request().finally(() => (this.#hedging -= 1));
+  }
+}
+
+function learn(course: Course, ms: number): void {
+  const off = ms - course.meanMs;
+  if (course.count === 0) {
+    course.meanMs = ms;
+    course.deviationMs = ms / 2;
+  } else {
+    course.meanMs += off * MEAN_SHARE;
+    course.deviationMs += (Math.abs(off) - course.deviationMs) * DEVIATION_SHARE;
+  }
+  course.count += 1;
+}
