@@ -32,8 +32,8 @@ interface Fixture {
   /** How long the next reads of a storage take; Infinity: until `release`. */
   readonly delaysMs: number[];
   readonly reads: number[];
-  release(): void;
-  fetch(second?: boolean): Promise<Fetched>;
+  readonly release: () => void;
+  readonly fetch: (second?: boolean) => Promise<Fetched>;
 }
 
 async function open(): Promise<Fixture> {
@@ -209,7 +209,8 @@ describe("the steering of reads", () => {
     const held = Array.from({ length: 6 }, () => steering.hedge(() => end.promise));
     assert.equal(held.filter((each) => each !== undefined).length, 4);
     end.resolve();
-    await Promise.all(held);
+    await end.promise;
+    await clock.advance(0);
     let more = 0;
     while (steering.hedge(() => Promise.resolve()) !== undefined) {
       more += 1;

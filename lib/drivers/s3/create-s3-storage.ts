@@ -1,17 +1,12 @@
 // Makes a new storage in a bucket, or takes one back that could not be finished.
-import {
-  DeleteObjectCommand,
-  ListObjectsV2Command,
-  PutObjectCommand,
-  type S3Client,
-} from "@aws-sdk/client-s3";
+import { DeleteObjectCommand, ListObjectsV2Command, type S3Client } from "@aws-sdk/client-s3";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import {
   encodeStorageMarker,
   MARKER_NAME,
   type StorageMarker,
 } from "#lib/drivers/storage-marker.ts";
-import { checksumOf } from "./s3-checksum.ts";
+import { putWithChecksum } from "./s3-checksum.ts";
 import { createS3Client } from "./s3-client.ts";
 import { isTaken, s3Error } from "./s3-errors.ts";
 import { readS3Marker } from "./s3-presence.ts";
@@ -118,14 +113,17 @@ async function putMarker(
   const bytes = Buffer.from(encodeStorageMarker(marker));
   try {
     await client.send(
-      new PutObjectCommand({
-        Bucket: bucket,
-        Key: prefix + MARKER_NAME,
-        Body: bytes,
-        ContentType: "application/json",
-        ...(conditionalWrites ? { IfNoneMatch: "*" } : {}),
-        ...checksumOf(checksum, bytes),
-      }),
+      putWithChecksum(
+        {
+          Bucket: bucket,
+          Key: prefix + MARKER_NAME,
+          Body: bytes,
+          ContentType: "application/json",
+          ...(conditionalWrites ? { IfNoneMatch: "*" } : {}),
+        },
+        checksum,
+        bytes,
+      ),
     );
   } catch (error) {
     if (!isTaken(error)) throw s3Error(error, location, "putting its marker");

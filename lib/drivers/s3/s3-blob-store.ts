@@ -7,7 +7,7 @@ import {
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
-  PutObjectCommand,
+  type PutObjectCommand,
   type PutObjectCommandInput,
   type S3Client,
 } from "@aws-sdk/client-s3";
@@ -29,7 +29,7 @@ import { createS3Client } from "./s3-client.ts";
 import { attemptsOf, isConflict, isNoSuchKey, isTaken, s3Error, statusOf } from "./s3-errors.ts";
 import { S3Presence } from "./s3-presence.ts";
 import type { S3Settings } from "./s3-settings.ts";
-import { checksumOf } from "./s3-checksum.ts";
+import { putWithChecksum } from "./s3-checksum.ts";
 
 /** How an S3 storage is opened. */
 export interface OpenS3Options {
@@ -120,7 +120,6 @@ class S3BlobStore implements BlobStore {
       Body: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
       ContentLength: bytes.byteLength,
       ContentType: "application/octet-stream",
-      ...checksumOf(checksum, bytes),
     };
     if (isCreate) input.IfNoneMatch = "*";
     if (storageClass !== undefined) {
@@ -132,7 +131,7 @@ class S3BlobStore implements BlobStore {
       >;
     }
     if (kmsKeyId !== undefined) input.SSEKMSKeyId = kmsKeyId;
-    return new PutObjectCommand(input);
+    return putWithChecksum(input, checksum, bytes);
   }
 
   async get(name: string, options: GetOptions = {}): Promise<Uint8Array> {

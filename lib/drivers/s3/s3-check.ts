@@ -1,13 +1,10 @@
 // What a bucket is set up for, and what its service makes of what it is told: beside the trials that every storage goes through.
-import { createHash } from "node:crypto";
-import { crc32 } from "node:zlib";
 import {
   DeleteObjectCommand,
   GetBucketLifecycleConfigurationCommand,
   GetBucketVersioningCommand,
   GetObjectLockConfigurationCommand,
   HeadBucketCommand,
-  PutObjectCommand,
   type LifecycleRule,
   type S3Client,
 } from "@aws-sdk/client-s3";
@@ -15,6 +12,7 @@ import { formatDuration } from "#lib/core/size.ts";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
+import { putWithChecksum } from "./s3-checksum.ts";
 import { createS3Client } from "./s3-client.ts";
 import { s3Error, serviceCode } from "./s3-errors.ts";
 import { S3_PRESETS } from "./s3-presets.ts";
@@ -185,7 +183,11 @@ async function checkChecksum(
   const Key = `${prefix}stamps/probe.${random.bytes(8).toString("hex")}`;
   try {
     await client.send(
-      new PutObjectCommand({ Bucket: bucket, Key, Body: random.bytes(1000), ...wrong(checksum) }),
+      putWithChecksum(
+        { Bucket: bucket, Key, Body: random.bytes(1000) },
+        checksum,
+        Buffer.from("other bytes"),
+      ),
     );
   } catch (error) {
     if (
@@ -201,19 +203,8 @@ async function checkChecksum(
   return {
     check,
     outcome: "warning",
-    detail: `the service does not look at ${checksum}: try another value of the option checksum, such as md5`,
+    detail: `the service does not look at ${checksum}: try another value of the option checksum, such as signature`,
   };
-}
-
-function wrong(checksum: S3Settings["checksum"]): object {
-  const other = Buffer.from("other bytes");
-  if (checksum === "md5") return { ContentMD5: createHash("md5").update(other).digest("base64") };
-  if (checksum === "sha256") {
-    return { ChecksumSHA256: createHash("sha256").update(other).digest("base64") };
-  }
-  const sum = Buffer.alloc(4);
-  sum.writeUInt32BE(crc32(other));
-  return { ChecksumCRC32: sum.toString("base64") };
 }
 
 function failed(check: string, settings: S3Settings, error: unknown, doing: string): CheckFinding {

@@ -271,6 +271,7 @@ describe("S3 in trouble", () => {
 
   it("says of each put what the service is to hold it against", async (test) => {
     for (const [checksum, header] of [
+      ["signature", "x-amz-content-sha256"],
       ["md5", "content-md5"],
       ["crc32", "x-amz-checksum-crc32"],
       ["sha256", "x-amz-checksum-sha256"],

@@ -19,8 +19,11 @@ export interface S3Preset {
   readonly consistentListing?: boolean;
 }
 
-/** How the service makes sure that it got what was sent. `none`: it has the signature and TLS alone. */
-export const S3_CHECKSUMS = ["crc32", "sha256", "md5", "none"] as const;
+/**
+ * How the service makes sure that it got what was sent. `signature`: the SHA-256 of the bytes is part of what is signed, which
+ * every service must look at; it is faster than MD5.
+ */
+export const S3_CHECKSUMS = ["signature", "crc32", "sha256", "md5", "none"] as const;
 export type S3Checksum = (typeof S3_CHECKSUMS)[number];
 
 /** The presets by name. The first is the default, unless an endpoint is given: then it is `compatible`. */
@@ -30,15 +33,15 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     service: "another service that speaks S3",
     region: "us-east-1",
     addressing: "path",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: true,
   },
   rgw: {
     service: "Ceph Object Gateway",
     region: "us-east-1",
     addressing: "path",
-    // It takes the headers of other checksums and does not look at them.
-    checksum: "md5",
+    // It takes the headers of CRC32 and SHA-256 and does not look at them.
+    checksum: "signature",
     conditionalWrites: true,
   },
   minio: {
@@ -60,14 +63,14 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     endpoint: "https://s3.{region}.wasabisys.com",
     region: "us-east-1",
     addressing: "virtual",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: false,
   },
   r2: {
     service: "Cloudflare R2",
     region: "auto",
     addressing: "path",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: true,
   },
   google: {
@@ -75,7 +78,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     endpoint: "https://storage.googleapis.com",
     region: "auto",
     addressing: "path",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: false,
     multiDelete: false,
   },
@@ -83,14 +86,14 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     service: "Backblaze B2, by its S3 interface",
     endpoint: "https://s3.{region}.backblazeb2.com",
     addressing: "virtual",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: false,
   },
   storagegrid: {
     service: "NetApp StorageGRID",
     region: "us-east-1",
     addressing: "path",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: true,
     // With its default consistency a listing may lag behind.
     consistentListing: false,
@@ -99,7 +102,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     service: "OpenStack Swift, by its S3 interface",
     region: "us-east-1",
     addressing: "path",
-    checksum: "md5",
+    checksum: "signature",
     conditionalWrites: false,
     consistentListing: false,
   },

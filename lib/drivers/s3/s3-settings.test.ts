@@ -98,7 +98,10 @@ describe("the URL of an S3 storage", () => {
     refuses("s3://backups?endpoint=s3.example.com", /endpoint: expected an http or https URL/);
     refuses("s3://backups?endpoint=https://s3.example.com/bucket", /endpoint: expected/);
     refuses("s3://backups?idleTimeout=never", /idleTimeout: expected a duration/);
-    refuses("s3://backups?checksum=crc", /checksum: expected one of crc32, sha256, md5, none/);
+    refuses(
+      "s3://backups?checksum=crc",
+      /checksum: expected one of signature, crc32, sha256, md5, none/,
+    );
     refuses("s3://backups?region=a&region=b", /region is there twice/);
     refuses("s3://backups?preset=minio", /minio needs the option endpoint/);
     refuses("s3://backups?preset=b2", /b2 needs the option region/);
