@@ -171,6 +171,11 @@ async function main(): Promise<void> {
     process.exitCode = await benchCluster(process.argv.slice(3));
     return;
   }
+  if (process.argv[2] === "s3") {
+    const { benchS3 } = await import("./s3/main.ts");
+    process.exitCode = await benchS3(process.argv.slice(3));
+    return;
+  }
   let options: BenchOptions | undefined;
   try {
     options = parseOptions(process.argv.slice(2));

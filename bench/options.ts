@@ -12,6 +12,7 @@ const QUICK_IMAGE_BYTES = 512 * 1024 ** 2;
 
 export const USAGE = `npm run bench -- [options]
 npm run bench -- cluster [options]        what it costs that the actors run apart; --help tells more
+npm run bench -- s3 [options]             what S3 storages cost; --help tells more
 
 Measures Ashlar beside the machine's own limit, restic and borg, and writes docs/benchmarks.md.
 
