@@ -213,10 +213,19 @@ describe("verbs", options, () => {
     const status = await repository.json<{ sessions: object[]; storages: object[] }>(["status"]);
     assert.deepEqual(status.sessions, []);
     assert.equal(status.storages.length, 1);
-    const stats = await repository.json<{
-      storages: { folders: Record<string, { objects: number }> }[];
-    }>(["storage", "stats"]);
+    interface Stats {
+      readonly storages: readonly {
+        readonly verifiedSince: string;
+        readonly folders: Record<string, { objects: number }>;
+      }[];
+    }
+    const stats = await repository.json<Stats>(["storage", "stats"]);
     assert.equal(stats.storages[0]?.folders["blocks"]?.objects, 3);
+    const scrubbedMs = Date.now();
+    assert.ok(Date.parse(stats.storages[0].verifiedSince) < scrubbedMs);
+    await repository.json(["scrub", "--deep"]);
+    const scrubbed = await repository.json<Stats>(["storage", "stats"]);
+    assert.ok(Date.parse(scrubbed.storages[0]?.verifiedSince ?? "") >= scrubbedMs);
     for (const args of [
       ["scrub"],
       ["scrub", "--deep"],

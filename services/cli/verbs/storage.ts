@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import { formatSize } from "#lib/core/size.ts";
+import { listVerify } from "#lib/repository/transactions/verify.ts";
 import { ObjectFolder } from "#proto/object-names.ts";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
 import { systemPorts } from "#lib/process/open-repository.ts";
@@ -53,7 +54,9 @@ export function addStorage(program: Command, act: Act): void {
   storage
     .command("stats")
     .summary("count what is on storages")
-    .description("Counts the objects that are on the storages, by listing them.")
+    .description(
+      "Counts the objects that are on the storages, by listing them, and tells since when all were verified.",
+    )
     .argument("[name]", "only this storage")
     .addHelpText(
       "after",
@@ -273,6 +276,8 @@ interface FolderStats {
 
 interface StorageStats {
   readonly name: string;
+  /** All that is placed there was verified since, as ISO 8601; null where nothing is. */
+  readonly verifiedSince: string | null;
   readonly objects: number;
   readonly bytes: number;
   readonly folders: Readonly<Record<string, FolderStats>>;
@@ -288,7 +293,10 @@ async function measure(engine: Engine, name: string | undefined): Promise<Storag
       engine.context.log.warn(`storage ${storage.name} is away: ${storage.store.message}`);
       continue;
     }
-    out.push(await measureOne(storage.name, storage.store, engine.context.signal));
+    const counted = await measureOne(storage.store, engine.context.signal);
+    const [oldest] = (await listVerify(engine.kv, storage.id, undefined, 1)).copies;
+    const verifiedSince = oldest === undefined ? null : new Date(oldest.lastMs).toISOString();
+    out.push({ name: storage.name, verifiedSince, ...counted });
   }
   if (out.length === 0) {
     throw new AshlarError(ErrorCode.Unavailable, "no storage is there", {
@@ -299,10 +307,9 @@ async function measure(engine: Engine, name: string | undefined): Promise<Storag
 }
 
 async function measureOne(
-  name: string,
   store: BlobStore,
   signal: AbortSignal,
-): Promise<StorageStats> {
+): Promise<Omit<StorageStats, "name" | "verifiedSince">> {
   const folders: Record<string, FolderStats> = {};
   for (const [folder, prefix] of Object.entries(ObjectFolder)) {
     const stats: FolderStats = { objects: 0, bytes: 0 };
@@ -314,7 +321,6 @@ async function measureOne(
   }
   const all = Object.values(folders);
   return {
-    name,
     objects: all.reduce((sum, { objects }) => sum + objects, 0),
     bytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
     folders,
@@ -329,12 +335,14 @@ function statsTable(stats: readonly StorageStats[]): string[] {
       { head: "objects", align: right },
       { head: "bytes", align: right },
       ...Object.keys(ObjectFolder).map((head) => ({ head, align: right })),
+      { head: "all verified since" },
     ],
-    stats.map(({ name, objects, bytes, folders }) => [
+    stats.map(({ name, objects, bytes, folders, verifiedSince }) => [
       name,
       String(objects),
       formatSize(bytes),
       ...Object.values(folders).map((each) => `${each.objects} (${formatSize(each.bytes)})`),
+      verifiedSince?.slice(0, 16).replace("T", " ") ?? "",
     ]),
   );
 }

@@ -3,6 +3,7 @@
 import type { Clock } from "#lib/ports/clock.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { listOpenJobs } from "#lib/repository/transactions/job.ts";
+import { listVerify } from "#lib/repository/transactions/verify.ts";
 import { listVersions } from "#lib/repository/transactions/version.ts";
 import type { CoordinatorContext } from "../context.ts";
 import { countOwed } from "../status.ts";
@@ -52,6 +53,11 @@ export async function tellGauges({ repo }: CoordinatorContext): Promise<void> {
     const { copies, heads } = await countOwed(kv, storage);
     telemetry.gauge("ashlar.owed.copies", copies, { storage: record.name });
     telemetry.gauge("ashlar.owed.heads", heads, { storage: record.name });
+    const [oldest] = (await listVerify(kv, storage, undefined, 1)).copies;
+    if (oldest === undefined) continue;
+    telemetry.gauge("ashlar.storage.verified_since", oldest.lastMs / 1000, {
+      storage: record.name,
+    });
   }
   const latest = new Map<string, number>();
   for await (const { volume, state, createdMs } of listVersions(kv, {})) {
