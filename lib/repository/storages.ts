@@ -95,10 +95,21 @@ export class StorageSet {
     }, options.signal);
   }
 
-  /** Reads an object, within the storage's limit of parallel reads. */
-  get(id: StorageId, name: string, options: GetOptions = {}): Promise<Uint8Array> {
+  /**
+   * Reads an object, within the storage's limit of parallel reads.
+   * @param onBegin called when it is its turn
+   */
+  get(
+    id: StorageId,
+    name: string,
+    options: GetOptions = {},
+    onBegin?: () => void,
+  ): Promise<Uint8Array> {
     const { storage, reads } = this.#limited(id);
-    return reads.run(() => openStore(storage).get(name, options), options.signal);
+    return reads.run(() => {
+      onBegin?.();
+      return openStore(storage).get(name, options);
+    }, options.signal);
   }
 
   /** Storages with a lower one are read first. */

@@ -202,6 +202,28 @@ describe("the steering of reads", () => {
     assert.equal(steering.underWay(storage), 0);
   });
 
+  it("expects of a storage what it did before, and more of one that has less to do", async () => {
+    const fixture = await open();
+    const { steering, clock } = fixture;
+    const [slow, fast] = ["0000000000000001", "0000000000000002"] as StorageId[];
+    const read = async (storage: StorageId, ms: number): Promise<void> => {
+      const watched = steering.watch(storage, () => clock.sleep(ms));
+      await clock.advance(ms);
+      await watched;
+    };
+    await read(slow as StorageId, 100);
+    await read(fast as StorageId, 20);
+    const expected = (): boolean =>
+      steering.expectedMs(fast as StorageId) < steering.expectedMs(slow as StorageId);
+    assert.ok(expected());
+    const busy = Promise.withResolvers<void>();
+    for (let index = 0; index < 5; index += 1) {
+      void steering.watch(fast as StorageId, () => busy.promise);
+    }
+    assert.ok(!expected(), "with five before it, the slow one is as fast");
+    busy.resolve();
+  });
+
   it("bounds second requests, those under way and those on the long run", async () => {
     const { clock } = await open();
     const steering = new ReadSteering(clock);

@@ -41,14 +41,23 @@ export async function fetchCopy(
 ): Promise<Fetched> {
   const { first, second, into, slot } = request;
   const slow = new AbortController();
-  const primary = get(repo, steering, request, first, into, slow.signal);
+  const begun = Promise.withResolvers<void>();
+  const primary = get(repo, steering, request, {
+    copy: first,
+    into,
+    signal: slow.signal,
+    onBegin: begun.resolve,
+  });
   if (second === undefined) return primary;
   // Whoever loses is listened to no more.
   primary.catch(() => undefined);
+  await Promise.race([begun.promise, primary.catch(() => undefined)]);
   if (await endsWithin(repo, primary, steering.patienceMs(first.storage))) return primary;
   const stop = new AbortController();
   const spare = new Uint8Array(new SharedArrayBuffer(into.length));
-  const hedge = steering.hedge(() => get(repo, steering, request, second, spare, stop.signal));
+  const hedge = steering.hedge(() =>
+    get(repo, steering, request, { copy: second, into: spare, signal: stop.signal }),
+  );
   if (hedge === undefined) return primary;
   const winner = await Promise.any([primary, hedge]).catch(() => primary);
   const isOvertaken = winner.copy === second;
@@ -71,14 +80,21 @@ async function get(
   repo: FetchPorts,
   steering: ReadSteering,
   { kind, id, cached }: FetchRequest,
-  copy: Copy,
-  into: Uint8Array,
-  signal: AbortSignal,
+  from: {
+    readonly copy: Copy;
+    readonly into: Uint8Array;
+    readonly signal: AbortSignal;
+    readonly onBegin?: () => void;
+  },
 ): Promise<Fetched> {
+  const { copy, into, signal, onBegin } = from;
   const name = objectName(kind, id, copy.generation);
   const options = { into, signal, ...(cached === undefined ? {} : { cached }) };
-  const sealed = await steering.watch(copy.storage, () =>
-    repo.storages.get(copy.storage, name, options),
+  const sealed = await steering.watch(copy.storage, (begins) =>
+    repo.storages.get(copy.storage, name, options, () => {
+      begins();
+      onBegin?.();
+    }),
   );
   return { copy, sealed };
 }

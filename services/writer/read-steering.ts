@@ -16,6 +16,8 @@ const DEVIATION_SHARE = 1 / 4;
 const DEVIATIONS = 4;
 /** So many answers tell what is usual. */
 const ANSWERS_MIN = 8;
+/** Answers are not told apart below; one of which nothing is known is tried. */
+const MEAN_MIN_MS = 1;
 const UNKNOWN_PATIENCE_MS = 2000;
 /** Below, the second request costs more than it saves. */
 const PATIENCE_MIN_MS = 100;
@@ -49,6 +51,12 @@ export class ReadSteering {
     return this.#courses.get(storage)?.underWay ?? 0;
   }
 
+  /** About when one read more would be answered, in ms: of several storages the one with the least is asked. */
+  expectedMs(storage: StorageId): number {
+    const { underWay, meanMs } = this.#course(storage);
+    return (underWay + 1) * Math.max(MEAN_MIN_MS, meanMs);
+  }
+
   /** How long an answer of it may take before another storage is asked as well, in ms. */
   patienceMs(storage: StorageId): number {
     const { count, meanMs, deviationMs } = this.#course(storage);
@@ -56,14 +64,17 @@ export class ReadSteering {
     return Math.max(PATIENCE_MIN_MS, meanMs + DEVIATIONS * deviationMs);
   }
 
-  /** Runs a read and learns from how long it takes; what fails teaches nothing. */
-  async watch<T>(storage: StorageId, read: () => Promise<T>): Promise<T> {
+  /**
+   * Runs a read and learns from how long it takes from when it says that it has begun; what fails teaches nothing. Until then it
+   * waits for others of this process, which says nothing about the storage.
+   */
+  async watch<T>(storage: StorageId, read: (onBegin: () => void) => Promise<T>): Promise<T> {
     const course = this.#course(storage);
-    const startedMs = this.#clock.monotonic();
+    let startedMs = this.#clock.monotonic();
     course.underWay += 1;
     this.#hedgesSaved = Math.min(HEDGES_SAVED_MAX, this.#hedgesSaved + 1 / READS_PER_HEDGE);
     try {
-      const result = await read();
+      const result = await read(() => (startedMs = this.#clock.monotonic()));
       learn(course, this.#clock.monotonic() - startedMs);
       return result;
     } finally {

@@ -1,8 +1,10 @@
 // Reading blocks back when copies are bad, cannot be read, or are replaced meanwhile.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlockId, Generation, VersionUid } from "#lib/core/ids.ts";
+import type { BlobFault } from "#lib/drivers/memory/memory-blob-store.ts";
 import { seededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import type { BlockRecord } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -233,8 +235,11 @@ describe("which storage is read", () => {
       const isRead = [false, false];
       for (const [index, store] of process.stores.entries()) {
         store.faults = {
-          before: ({ kind, name }) => {
-            if (kind === "get" && name.startsWith("blocks/")) isRead[index] = true;
+          before: async ({ kind, name }): Promise<BlobFault> => {
+            if (kind !== "get" || !name.startsWith("blocks/")) return "none";
+            isRead[index] = true;
+            // So that reads overlap.
+            await setTimeout(20);
             return "none";
           },
         };

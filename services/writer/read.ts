@@ -144,7 +144,7 @@ function isAway(failures: readonly Failure[]): boolean {
 
 /**
  * The copies to try, the best first: placed, not tried yet, at a storage that is there; of those the ones that are to be read
- * first, and of several such the one that is asked for least now.
+ * first, and of several such the one that is likely to answer first.
  */
 function candidates(
   { repo, steering }: ReadContext,
@@ -164,7 +164,7 @@ function candidates(
     (a, b) =>
       worth(a) - worth(b) ||
       repo.storages.readOrder(a.storage) - repo.storages.readOrder(b.storage) ||
-      steering.underWay(a.storage) - steering.underWay(b.storage),
+      steering.expectedMs(a.storage) - steering.expectedMs(b.storage),
   );
 }
 
