@@ -4,6 +4,7 @@ import type { StorageId } from "#lib/core/ids.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
+import { innerBucketPlace } from "./bucket-url.ts";
 import { createFileBlobStore } from "./file/create-file-storage.ts";
 import { openFileBlobStore } from "./file/file-blob-store.ts";
 import { readMarker } from "./file/storage-presence.ts";
@@ -87,11 +88,7 @@ const s3Kind: StorageKind = {
     const { checkS3 } = await import("./s3/s3-check.ts");
     return checkS3(settingsOf(place), ports);
   },
-  inner: (place, name) => {
-    const url = new URL(`s3:${place}`);
-    url.pathname = `${url.pathname.replace(/\/$/, "")}/${name}`;
-    return url.href.slice("s3:".length);
-  },
+  inner: (place, name) => innerBucketPlace("s3", place, name),
 };
 
 const KINDS: Readonly<Record<string, StorageKind>> = { file: fileKind, s3: s3Kind };

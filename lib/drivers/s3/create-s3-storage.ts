@@ -9,7 +9,7 @@ import {
 import { putWithChecksum } from "./s3-checksum.ts";
 import { createS3Client } from "./s3-client.ts";
 import { isTaken, s3Error } from "./s3-errors.ts";
-import { readS3Marker } from "./s3-presence.ts";
+import { readS3Marker } from "./s3-marker.ts";
 import type { S3Settings } from "./s3-settings.ts";
 
 /**

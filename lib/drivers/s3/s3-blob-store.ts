@@ -15,6 +15,8 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { blobExists, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
 import { checkBlobName, checkBlobPrefix, isBlobName } from "#lib/drivers/blob-name.ts";
+import { BucketPresence } from "#lib/drivers/bucket-presence.ts";
+import { readBody } from "#lib/drivers/response-body.ts";
 import { MARKER_NAME } from "#lib/drivers/storage-marker.ts";
 import type {
   BlobEntry,
@@ -24,10 +26,9 @@ import type {
   PutOptions,
 } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
-import { readBody } from "./s3-body.ts";
 import { createS3Client } from "./s3-client.ts";
 import { attemptsOf, isConflict, isNoSuchKey, isTaken, s3Error, statusOf } from "./s3-errors.ts";
-import { S3Presence } from "./s3-presence.ts";
+import { readS3Marker } from "./s3-marker.ts";
 import type { S3Settings } from "./s3-settings.ts";
 import { putWithChecksum } from "./s3-checksum.ts";
 
@@ -54,7 +55,9 @@ export async function openS3BlobStore(options: OpenS3Options): Promise<BlobStore
   const { settings, expectIdentity, clock } = options;
   const client = await createS3Client(settings);
   try {
-    const presence = await S3Presence.open(client, settings, expectIdentity, clock);
+    const read = () => readS3Marker(client, settings);
+    const { location } = settings;
+    const presence = await BucketPresence.open({ location, read, clock }, expectIdentity);
     return new S3BlobStore(client, settings, presence, options.readOnly === true);
   } catch (error) {
     client.destroy();
@@ -67,10 +70,10 @@ class S3BlobStore implements BlobStore {
   readonly location: string;
   readonly #client: S3Client;
   readonly #settings: S3Settings;
-  readonly #presence: S3Presence;
+  readonly #presence: BucketPresence;
   readonly #readOnly: boolean;
 
-  constructor(client: S3Client, settings: S3Settings, presence: S3Presence, readOnly: boolean) {
+  constructor(client: S3Client, settings: S3Settings, presence: BucketPresence, readOnly: boolean) {
     this.#client = client;
     this.#settings = settings;
     this.#presence = presence;
