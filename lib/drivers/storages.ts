@@ -4,6 +4,7 @@ import type { StorageId } from "#lib/core/ids.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
+import { B2_FILE_OPTIONS, parseB2Url, type B2Settings } from "./b2/b2-settings.ts";
 import { innerBucketPlace } from "./bucket-url.ts";
 import { createFileBlobStore } from "./file/create-file-storage.ts";
 import { openFileBlobStore } from "./file/file-blob-store.ts";
@@ -91,7 +92,40 @@ const s3Kind: StorageKind = {
   inner: (place, name) => innerBucketPlace("s3", place, name),
 };
 
-const KINDS: Readonly<Record<string, StorageKind>> = { file: fileKind, s3: s3Kind };
+const b2SettingsOf = (place: string): B2Settings => parseB2Url(`b2:${place}`);
+
+const b2Kind: StorageKind = {
+  fileOptions: B2_FILE_OPTIONS,
+  checkPlace: (place) => void b2SettingsOf(place),
+  open: async (place, { identity, clock, readOnly }) => {
+    const { openB2BlobStore } = await import("./b2/b2-blob-store.ts");
+    return openB2BlobStore({
+      settings: b2SettingsOf(place),
+      expectIdentity: identity,
+      clock,
+      readOnly: readOnly ?? false,
+    });
+  },
+  create: async (place, marker) => {
+    const { createB2Storage } = await import("./b2/create-b2-storage.ts");
+    await createB2Storage(b2SettingsOf(place), marker);
+  },
+  marker: async (place) => {
+    const { readB2StorageMarker } = await import("./b2/create-b2-storage.ts");
+    return readB2StorageMarker(b2SettingsOf(place));
+  },
+  discard: async (place, identity) => {
+    const { discardB2Storage } = await import("./b2/create-b2-storage.ts");
+    await discardB2Storage(b2SettingsOf(place), identity);
+  },
+  inspect: async (place, ports) => {
+    const { checkB2 } = await import("./b2/b2-check.ts");
+    return checkB2(b2SettingsOf(place), ports);
+  },
+  inner: (place, name) => innerBucketPlace("b2", place, name),
+};
+
+const KINDS: Readonly<Record<string, StorageKind>> = { file: fileKind, s3: s3Kind, b2: b2Kind };
 
 /** Throws Usage where a URL cannot be that of a storage. Nothing is looked at but the text. */
 export function checkStorageUrl(url: string): void {
@@ -170,15 +204,29 @@ async function tryInside(
   const inner = kind.inner?.(place, `ashlar-check-${identity}`) ?? place;
   const created = new Date(ports.clock.now()).toISOString();
   await kind.create(inner, { format: 1, identity, repository: identity, created });
+  const findings = await tryOpen(kind, inner, ports).catch(async (error: unknown) => {
+    await kind.discard?.(inner, identity).catch(() => undefined);
+    throw error;
+  });
   try {
-    const store = await kind.open(inner, ports);
-    try {
-      return await checkStorage(store, ports.random);
-    } finally {
-      await store.close();
-    }
-  } finally {
     await kind.discard?.(inner, identity);
+    return findings;
+  } catch (error) {
+    if (!(error instanceof AshlarError)) throw error;
+    return [...findings, { check: "clean up", outcome: "failed", detail: error.message }];
+  }
+}
+
+async function tryOpen(
+  kind: StorageKind,
+  place: string,
+  ports: Pick<OpenStorageOptions, "clock" | "random">,
+): Promise<CheckFinding[]> {
+  const store = await kind.open(place, ports);
+  try {
+    return await checkStorage(store, ports.random);
+  } finally {
+    await store.close();
   }
 }
 

@@ -72,8 +72,8 @@ function access({ keyFile, passphraseFile }: ConfigChoices): string[] {
 
 function storages(choices: ConfigChoices): string[] {
   const lines = [
-    "# Where backups go: any number of places, each a path, file:///PATH or s3://BUCKET/PREFIX. Beside name and url each",
-    "# may have:",
+    "# Where backups go: any number of places, each a path, file:///PATH, s3://BUCKET/PREFIX or",
+    "# b2://BUCKET/PREFIX. Beside name and url each may have:",
     "#   site: cellar              which of them can be lost together; its own name unless given",
     "#   readOrder: 1              storages with a lower one are read first; of equal ones, all at once",
     "#   simultaneousReads: 8      the requests of a process that are under way",

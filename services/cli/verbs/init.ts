@@ -27,7 +27,7 @@ const KEY_NAME = "ashlar.key";
 
 const HELP = `
 DIR gets the configuration, the key, the metadata, and, unless --storage is given, a storage of its own in
-DIR/storage. It must be empty or new. Storages are paths or file: URLs of new or empty folders, or s3://BUCKET/PREFIX (docs/storages.md).
+DIR/storage. It must be empty or new. Storages are paths or file: URLs of new or empty folders, s3://BUCKET/PREFIX or b2://BUCKET/PREFIX (docs/storages.md).
 
 COPY THE KEY, or the passphrase, off this machine: without it, nobody can read the backups.
 
