@@ -1,9 +1,10 @@
-// A double of Backblaze B2's native API, version 4, in this process. It was written from Backblaze's documentation alone:
+// A double of Backblaze B2's native API, version 4, in this process. It was written from Backblaze's documentation:
 //   https://www.backblaze.com/apidocs/b2-authorize-account and the pages beside it for b2_list_buckets, b2_get_upload_url,
 //   b2_upload_file, b2_list_file_names, b2_list_file_versions, b2_hide_file, b2_delete_file_version, b2_download_file_by_name,
 //   https://www.backblaze.com/docs/cloud-storage-native-api-error-handling-and-status-codes, -string-encoding, -versions,
 //   https://www.backblaze.com/docs/cloud-storage-files, -file-versions, -upload-files-with-the-native-api, -integration-checklist,
-// where those leave codes open from Backblaze's own b2-sdk-python (exception.py, raw_simulator.py).
+// and where those leave something open from Backblaze's own b2-sdk-python (exception.py, raw_simulator.py). It has not been held
+// against the real service.
 // It is stricter than the service: whatever the documentation does not promise to take is refused, and told in `complaints`.
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { once } from "node:events";
