@@ -23,7 +23,7 @@ export function parseBucketUrl(
 ): BucketUrl {
   const form = `${scheme}://BUCKET/PREFIX`;
   const wrong: WrongUrl = (problem) =>
-    new AshlarError(ErrorCode.Usage, `storage ${withoutOptions(url)}: ${problem}`, {
+    new AshlarError(ErrorCode.Usage, `storage ${withoutSecrets(url)}: ${problem}`, {
       remedy: `write ${form}?option=value, with options as docs/storages.md lists them`,
     });
   if (!URL.canParse(url)) throw wrong("that is not a URL");
@@ -49,8 +49,8 @@ export function innerBucketPlace(scheme: string, place: string, name: string): s
   return url.href.slice(scheme.length + 1);
 }
 
-/** For messages: secrets that somebody has put there by mistake are not repeated. */
-function withoutOptions(url: string): string {
-  const [place = url] = url.split("?", 1);
-  return place.replace(/\/\/[^/@]*@/, "//…@");
+/** For messages: secrets that somebody has put there by mistake are not repeated. They may hold slashes and question marks. */
+export function withoutSecrets(url: string): string {
+  const place = url.replace(/\/\/.*@/s, "//…@");
+  return place.split("?", 1)[0] ?? place;
 }

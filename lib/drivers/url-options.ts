@@ -103,7 +103,9 @@ export function readUrlOptions<Options extends UrlOptions>(
     if (name in values) throw wrong(`the option ${name} is there twice`);
     const value = option.read(text);
     if (value === undefined) {
-      throw wrong(`option ${name}: expected ${option.expected}, found ${JSON.stringify(text)}`);
+      // Somebody may have written what belongs into the file.
+      const found = option.isFile === true ? "something else" : JSON.stringify(text);
+      throw wrong(`option ${name}: expected ${option.expected}, found ${found}`);
     }
     values[name] = value;
   }

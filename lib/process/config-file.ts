@@ -3,6 +3,7 @@ import { readFile, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { AshlarError, ErrorCode, fromSystemError, isErrorCode } from "#lib/core/errors.ts";
+import { withoutSecrets } from "#lib/drivers/bucket-url.ts";
 import { checkStorageUrl, storageFileOptions } from "#lib/drivers/storages.ts";
 import {
   absolutePaths,
@@ -372,7 +373,7 @@ export function absoluteUrl(
   if (scheme === undefined) return pathToFileURL(resolve(folder, url)).href;
   if (scheme !== "file") {
     if (URL.canParse(url)) return url;
-    throw fail(`${JSON.stringify(url)} is not a URL`);
+    throw fail(`${JSON.stringify(withoutSecrets(url))} is not a URL`);
   }
   const rest = url.slice("file:".length);
   if (!rest.startsWith("/")) return pathToFileURL(resolve(folder, rest)).href;

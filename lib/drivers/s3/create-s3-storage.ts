@@ -6,10 +6,10 @@ import {
   MARKER_NAME,
   type StorageMarker,
 } from "#lib/drivers/storage-marker.ts";
-import { putWithChecksum } from "./s3-checksum.ts";
 import { createS3Client } from "./s3-client.ts";
 import { isTaken, s3Error } from "./s3-errors.ts";
 import { readS3Marker } from "./s3-marker.ts";
+import { s3Put } from "./s3-put.ts";
 import type { S3Settings } from "./s3-settings.ts";
 
 /**
@@ -39,21 +39,31 @@ export function readS3StorageMarker(settings: S3Settings): Promise<StorageMarker
   return withClient(settings, (client) => readS3Marker(client, settings));
 }
 
-/** Deletes all that a storage holds that was only just made, its marker last. Nothing where another one is there. */
+/** What a storage that was only just made can hold: keys and a stamp, and what a check has put. */
+const NEW_NAMES = /^(?:keys|stamps)\/[a-z0-9._-]+$/;
+
+/**
+ * Deletes what a storage holds that was only just made, its marker last. Nothing where another one is there, and nothing that is
+ * not of a new storage.
+ */
 export async function discardS3Storage(
   settings: S3Settings,
   identity: StorageMarker["identity"],
 ): Promise<void> {
   await withClient(settings, async (client) => {
     if ((await readS3Marker(client, settings)).identity !== identity) return;
-    const { bucket: Bucket, prefix } = settings;
-    const { Contents = [] } = await client.send(
-      new ListObjectsV2Command({ Bucket, Prefix: prefix, MaxKeys: 1000 }),
-    );
-    const keys = Contents.flatMap(({ Key }) => (Key === undefined ? [] : [Key]));
-    const markerKey = prefix + MARKER_NAME;
-    for (const Key of [...keys.filter((key) => key !== markerKey), markerKey]) {
-      await client.send(new DeleteObjectCommand({ Bucket, Key }));
+    const { bucket: Bucket, prefix, location } = settings;
+    try {
+      const { Contents = [] } = await client.send(
+        new ListObjectsV2Command({ Bucket, Prefix: prefix, MaxKeys: 1000 }),
+      );
+      const keys = Contents.flatMap(({ Key }) => (Key === undefined ? [] : [Key]));
+      const own = keys.filter((key) => NEW_NAMES.test(key.slice(prefix.length)));
+      for (const Key of [...own, prefix + MARKER_NAME]) {
+        await client.send(new DeleteObjectCommand({ Bucket, Key }));
+      }
+    } catch (error) {
+      throw s3Error(error, location, "taking back a storage that could not be made");
     }
   });
 }
@@ -109,24 +119,12 @@ async function putMarker(
   settings: S3Settings,
   marker: StorageMarker,
 ): Promise<void> {
-  const { bucket, prefix, location, checksum, conditionalWrites } = settings;
   const bytes = Buffer.from(encodeStorageMarker(marker));
+  const isCreate = settings.conditionalWrites;
   try {
-    await client.send(
-      putWithChecksum(
-        {
-          Bucket: bucket,
-          Key: prefix + MARKER_NAME,
-          Body: bytes,
-          ContentType: "application/json",
-          ...(conditionalWrites ? { IfNoneMatch: "*" } : {}),
-        },
-        checksum,
-        bytes,
-      ),
-    );
+    await s3Put(client, settings, { name: MARKER_NAME, bytes, isCreate });
   } catch (error) {
-    if (!isTaken(error)) throw s3Error(error, location, "putting its marker");
+    if (!isTaken(error)) throw s3Error(error, settings.location, "putting its marker");
   }
   await requireOurs(client, settings, marker);
 }

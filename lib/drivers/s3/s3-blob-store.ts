@@ -7,8 +7,6 @@ import {
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
-  type PutObjectCommand,
-  type PutObjectCommandInput,
   type S3Client,
 } from "@aws-sdk/client-s3";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
@@ -27,10 +25,19 @@ import type {
 } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import { createS3Client } from "./s3-client.ts";
-import { attemptsOf, isConflict, isNoSuchKey, isTaken, s3Error, statusOf } from "./s3-errors.ts";
+import {
+  attemptsOf,
+  isBare404,
+  isConflict,
+  isNoSuchKey,
+  isTaken,
+  s3Error,
+  statusOf,
+  unexpectedAnswer,
+} from "./s3-errors.ts";
 import { readS3Marker } from "./s3-marker.ts";
 import type { S3Settings } from "./s3-settings.ts";
-import { putWithChecksum } from "./s3-checksum.ts";
+import { s3Put } from "./s3-put.ts";
 
 /** How an S3 storage is opened. */
 export interface OpenS3Options {
@@ -42,6 +49,7 @@ export interface OpenS3Options {
   readonly clock: Clock;
 }
 
+const NO_CONTENT = 204;
 /** Names that one request deletes. */
 const DELETE_MAX = 1000;
 /** Deletions under way where each needs a request of its own, and requests for many under way. */
@@ -96,12 +104,13 @@ class S3BlobStore implements BlobStore {
     if (isCreate && !this.capabilities.createOnly && (await this.#has(name, signal))) {
       throw blobExists(this.location, name);
     }
-    const command = this.#putCommand(name, bytes, isCreate && this.capabilities.createOnly);
+    const put = { name, bytes, isCreate: isCreate && this.capabilities.createOnly, signal };
     for (let tries = 1; ; tries += 1) {
       try {
-        await this.#send(command, signal);
+        await s3Put(this.#client, this.#settings, put);
         return;
       } catch (error) {
+        signal?.throwIfAborted();
         if (isCreate && isTaken(error)) {
           // An answer that was lost, and its put was tried again by the SDK or by us: then what is there is this one.
           const isRepeated = tries > 1 || attemptsOf(error) > 1;
@@ -113,28 +122,6 @@ class S3BlobStore implements BlobStore {
       }
       await setTimeout(CONFLICT_MS * tries, undefined, signal === undefined ? {} : { signal });
     }
-  }
-
-  #putCommand(name: string, bytes: Uint8Array, isCreate: boolean): PutObjectCommand {
-    const { bucket, storageClass, encryption, kmsKeyId, checksum } = this.#settings;
-    const input: PutObjectCommandInput = {
-      Bucket: bucket,
-      Key: this.#key(name),
-      Body: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
-      ContentLength: bytes.byteLength,
-      ContentType: "application/octet-stream",
-    };
-    if (isCreate) input.IfNoneMatch = "*";
-    if (storageClass !== undefined) {
-      input.StorageClass = storageClass as NonNullable<PutObjectCommandInput["StorageClass"]>;
-    }
-    if (encryption !== undefined) {
-      input.ServerSideEncryption = encryption as NonNullable<
-        PutObjectCommandInput["ServerSideEncryption"]
-      >;
-    }
-    if (kmsKeyId !== undefined) input.SSEKMSKeyId = kmsKeyId;
-    return putWithChecksum(input, checksum, bytes);
   }
 
   async get(name: string, options: GetOptions = {}): Promise<Uint8Array> {
@@ -186,7 +173,7 @@ class S3BlobStore implements BlobStore {
   async stat(name: string): Promise<BlobEntry> {
     checkBlobName(name);
     try {
-      return { name, sizeBytes: await this.#head(name, undefined) };
+      return { name, sizeBytes: await this.#sizeOf(name, undefined) };
     } catch (error) {
       if (isNoSuchKey(error)) throw await this.#absent(name);
       throw this.#error(error, "looking at", name);
@@ -213,37 +200,51 @@ class S3BlobStore implements BlobStore {
     try {
       await this.#presence.checkLately();
       if (this.#settings.multiDelete) await this.#deleteMany(names, failures);
-      else await this.#send(this.#deleteCommand(names[0] as string), undefined);
+      else await this.#deleteOne(names[0] as string);
     } catch (error) {
-      if (isNoSuchKey(error)) return;
       for (const name of names) failures.set(name, this.#error(error, "deleting", name) as Error);
     }
   }
 
-  #deleteCommand(name: string): DeleteObjectCommand {
-    return new DeleteObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) });
+  async #deleteOne(name: string): Promise<void> {
+    try {
+      const { $metadata } = await this.#client.send(
+        new DeleteObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) }),
+      );
+      if ($metadata.httpStatusCode !== NO_CONTENT) {
+        throw unexpectedAnswer(`a deletion was answered with ${$metadata.httpStatusCode}`);
+      }
+    } catch (error) {
+      if (!isNoSuchKey(error)) throw error;
+    }
   }
 
+  /** What is not named as deleted is not: an answer of whatever else gives no names. */
   async #deleteMany(names: readonly string[], failures: Map<string, Error>): Promise<void> {
     const byKey = new Map(names.map((name) => [this.#key(name), name]));
-    const { Errors = [] } = await this.#client.send(
+    const { Deleted = [], Errors = [] } = await this.#client.send(
       new DeleteObjectsCommand({
         Bucket: this.#settings.bucket,
-        Delete: { Quiet: true, Objects: [...byKey.keys()].map((Key) => ({ Key })) },
+        Delete: { Quiet: false, Objects: [...byKey.keys()].map((Key) => ({ Key })) },
       }),
     );
+    const left = new Set(names);
+    for (const { Key = "" } of Deleted) left.delete(byKey.get(Key) ?? "");
     for (const { Key = "", Code = "", Message = "" } of Errors) {
       const name = byKey.get(Key);
-      if (name === undefined || Code === "NoSuchKey") continue;
+      if (name === undefined || !left.delete(name) || Code === "NoSuchKey") continue;
       const error = Object.assign(new Error(Message), { name: Code });
       failures.set(name, this.#error(error, "deleting", name) as Error);
     }
+    const silence = unexpectedAnswer("nothing was said of what became of an object");
+    for (const name of left) failures.set(name, this.#error(silence, "deleting", name) as Error);
   }
 
   async *list(prefix: string, options: { signal?: AbortSignal } = {}): AsyncIterable<BlobEntry> {
     checkBlobPrefix(prefix);
     const { signal } = options;
     let token: string | undefined;
+    const seen = new Set<string>();
     do {
       signal?.throwIfAborted();
       const page = await this.#listPage(prefix, token, signal);
@@ -253,7 +254,16 @@ class S3BlobStore implements BlobStore {
         // What others have put there is not ours.
         if (isBlobName(name) && name !== MARKER_NAME) yield { name, sizeBytes: Size };
       }
-      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+      token = page.IsTruncated === true ? (page.NextContinuationToken ?? "") : undefined;
+      // A listing that ends too early, or never.
+      if (token === "" || (token !== undefined && seen.has(token))) {
+        throw this.#error(
+          unexpectedAnswer("a listing does not say how it goes on"),
+          "listing",
+          prefix,
+        );
+      }
+      if (token !== undefined) seen.add(token);
     } while (token !== undefined);
     // A bucket that was emptied, or is another one, would show nothing as well.
     await this.#presence.check();
@@ -261,7 +271,7 @@ class S3BlobStore implements BlobStore {
 
   async #listPage(prefix: string, token: string | undefined, signal: AbortSignal | undefined) {
     try {
-      return await this.#client.send(
+      const page = await this.#client.send(
         new ListObjectsV2Command({
           Bucket: this.#settings.bucket,
           Prefix: this.#key(prefix),
@@ -269,6 +279,8 @@ class S3BlobStore implements BlobStore {
         }),
         signal === undefined ? {} : { abortSignal: signal },
       );
+      if (page.Name === undefined) throw unexpectedAnswer("a listing does not name its bucket");
+      return page;
     } catch (error) {
       signal?.throwIfAborted();
       throw this.#error(error, "listing", prefix);
@@ -288,29 +300,27 @@ class S3BlobStore implements BlobStore {
     return this.#settings.prefix + name;
   }
 
-  async #send(
-    command: PutObjectCommand | DeleteObjectCommand,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
+  /** The size of an object; NoSuchKey where it is surely not there. */
+  async #sizeOf(name: string, signal: AbortSignal | undefined): Promise<number> {
+    const about = { Bucket: this.#settings.bucket, Key: this.#key(name) };
+    const options = signal === undefined ? {} : { abortSignal: signal };
     try {
-      await this.#client.send(command, signal === undefined ? {} : { abortSignal: signal });
+      const { ContentLength = 0 } = await this.#client.send(new HeadObjectCommand(about), options);
+      return ContentLength;
     } catch (error) {
-      signal?.throwIfAborted();
-      throw error;
+      if (!isBare404(error)) throw error;
+      const { Body, ContentLength = 0 } = await this.#client.send(
+        new GetObjectCommand(about),
+        options,
+      );
+      (Body as unknown as Readable).destroy();
+      return ContentLength;
     }
-  }
-
-  async #head(name: string, signal: AbortSignal | undefined): Promise<number> {
-    const { ContentLength = 0 } = await this.#client.send(
-      new HeadObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) }),
-      signal === undefined ? {} : { abortSignal: signal },
-    );
-    return ContentLength;
   }
 
   async #has(name: string, signal: AbortSignal | undefined): Promise<boolean> {
     try {
-      await this.#head(name, signal);
+      await this.#sizeOf(name, signal);
       return true;
     } catch (error) {
       signal?.throwIfAborted();

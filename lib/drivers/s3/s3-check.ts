@@ -9,15 +9,18 @@ import {
   type S3Client,
 } from "@aws-sdk/client-s3";
 import { formatDuration } from "#lib/core/size.ts";
+import { MARKER_NAME } from "#lib/drivers/storage-marker.ts";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
-import { putWithChecksum } from "./s3-checksum.ts";
 import { createS3Client } from "./s3-client.ts";
 import { s3Error, serviceCode } from "./s3-errors.ts";
+import { s3Put } from "./s3-put.ts";
 import { S3_PRESETS } from "./s3-presets.ts";
 import type { S3Settings } from "./s3-settings.ts";
 
+/** What the names of a storage's objects begin with. */
+const OBJECT_PREFIXES = ["blocks/", "nodes/", "heads/", "stamps/", "keys/", MARKER_NAME];
 /** Signatures are refused beyond 15 minutes; whoever is off by a minute will be off by more. */
 const SKEW_MS = 60_000;
 
@@ -130,7 +133,10 @@ function isHarmful(rule: LifecycleRule, prefix: string): boolean {
   const of = rule.Filter?.Prefix ?? rule.Filter?.And?.Prefix ?? rule.Prefix ?? "";
   // A rule for tagged objects alone: ours have no tags.
   if (rule.Filter?.Tag !== undefined || (rule.Filter?.And?.Tags ?? []).length > 0) return false;
-  if (!of.startsWith(prefix) && !prefix.startsWith(of)) return false;
+  const touches = OBJECT_PREFIXES.some(
+    (name) => (prefix + name).startsWith(of) || of.startsWith(prefix + name),
+  );
+  if (!touches) return false;
   const { Expiration, Transitions = [] } = rule;
   const expires = Expiration?.Days !== undefined || Expiration?.Date !== undefined;
   const archives = Transitions.some(({ StorageClass = "" }) =>
@@ -180,15 +186,11 @@ async function checkChecksum(
       detail: "none is sent: bytes that change on the way are found by scrubs only",
     };
   }
-  const Key = `${prefix}stamps/probe.${random.bytes(8).toString("hex")}`;
+  const name = `stamps/probe.${random.bytes(8).toString("hex")}`;
   try {
-    await client.send(
-      putWithChecksum(
-        { Bucket: bucket, Key, Body: random.bytes(1000) },
-        checksum,
-        Buffer.from("other bytes"),
-      ),
-    );
+    const bytes = random.bytes(1000);
+    const checksumOf = Buffer.from("other bytes");
+    await s3Put(client, settings, { name, bytes, isCreate: false, checksumOf });
   } catch (error) {
     if (
       /BadDigest|InvalidDigest|InvalidRequest|XAmzContentChecksumMismatch|Mismatch/.test(
@@ -199,7 +201,9 @@ async function checkChecksum(
     }
     return failed(check, settings, error, "putting an object with a wrong checksum");
   }
-  await client.send(new DeleteObjectCommand({ Bucket: bucket, Key })).catch(() => undefined);
+  await client
+    .send(new DeleteObjectCommand({ Bucket: bucket, Key: prefix + name }))
+    .catch(() => undefined);
   return {
     check,
     outcome: "warning",

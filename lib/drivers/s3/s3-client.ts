@@ -9,15 +9,13 @@ import type { S3Settings } from "./s3-settings.ts";
 
 type Credentials = Exclude<S3ClientConfig["credentials"], undefined>;
 
-/** Files of credentials are read again after this, so that they can be replaced while a process runs. */
-const CREDENTIALS_MS = 5 * 60_000;
-/** A connection that is not used is closed before most services and balancers close it. */
-const KEEP_ALIVE_MS = 20_000;
+/** The SDK takes credentials for expired five minutes before they are: so files are read again every five minutes. */
+const CREDENTIALS_MS = 10 * 60_000;
 
 /** Makes a client; Config where a file that it needs cannot be read. */
 export async function createS3Client(settings: S3Settings): Promise<S3Client> {
   const { endpoint, region, profile, attempts, addressing, connections } = settings;
-  const agent = { keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS, maxSockets: connections };
+  const agent = { keepAlive: true, maxSockets: connections };
   const ca = settings.caFile === undefined ? undefined : await readOptionFile(settings.caFile);
   const client = new S3Client({
     ...(endpoint === undefined ? {} : { endpoint }),

@@ -69,6 +69,10 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
     "the service cannot do that",
     "see `ashlar storage check`, and set conditionalWrites, multiDelete or checksum of the storage",
   ),
+  UnexpectedAnswer: away(
+    "something else than S3 has answered",
+    "see what stands between here and the service, and whether the endpoint is right",
+  ),
   BadDigest: away("the bytes arrived changed"),
   InvalidDigest: away("the bytes arrived changed"),
   XAmzContentSHA256Mismatch: away("the bytes arrived changed"),
@@ -91,10 +95,19 @@ export function statusOf(error: unknown): number | undefined {
   return (error as ServiceError).$metadata?.httpStatusCode;
 }
 
-/** It is surely not there; where no body tells (HEAD), it may be the bucket that is not. */
+/** It is surely not there: the service itself says so. Whatever else stands in between may answer 404 as well, but not that. */
 export function isNoSuchKey(error: unknown): boolean {
-  const code = serviceCode(error);
-  return code === "NoSuchKey" || (code === "NotFound" && statusOf(error) === 404);
+  return serviceCode(error) === "NoSuchKey";
+}
+
+/** It is not there, or somebody else has answered: HEAD has no body that would tell. */
+export function isBare404(error: unknown): boolean {
+  return statusOf(error) === 404 && serviceCode(error) === "NotFound";
+}
+
+/** An answer that is no answer of S3: a portal's, a balancer's. */
+export function unexpectedAnswer(what: string): Error {
+  return Object.assign(new Error(`${what}: that is no answer of S3`), { name: "UnexpectedAnswer" });
 }
 
 /** The name is taken: `If-None-Match: *` did not hold. */
@@ -115,7 +128,7 @@ export function s3Error(error: unknown, location: string, doing: string): unknow
   if (error instanceof AshlarError || !(error instanceof Error)) return error;
   const code = serviceCode(error);
   const status = statusOf(error);
-  const known = MEANINGS[code] ?? byStatus(status);
+  const known = MEANINGS[code] ?? byMessage(error.message) ?? byStatus(status);
   const meaning = known ?? away(describeTransport(error));
   return new AshlarError(meaning.code, `${location}: ${doing}: ${meaning.what}${detail(error)}`, {
     cause: error,
@@ -126,6 +139,16 @@ export function s3Error(error: unknown, location: string, doing: string): unknow
       ...(code === "" ? {} : { serviceCode: code }),
     },
   });
+}
+
+/** What the SDK finds missing by itself. */
+function byMessage(message: string): Meaning | undefined {
+  if (!/^Region is missing/.test(message)) return undefined;
+  return {
+    code: ErrorCode.Config,
+    what: "its region is not known",
+    remedy: "give the option region, or AWS_REGION, or a profile that has one",
+  };
 }
 
 function byStatus(status: number | undefined): Meaning | undefined {

@@ -59,6 +59,7 @@ function answer({ objects }: Service, request: Request, response: ServerResponse
       return;
     }
     objects.set(key, body);
+    response.setHeader("etag", '"0123456789abcdef"');
     response.end();
   } else if (found === undefined) fail(response, 404, "NoSuchKey");
   else {
@@ -286,6 +287,68 @@ describe("S3 in trouble", () => {
       assert.equal(put.headers["x-amz-storage-class"], "STANDARD_IA");
       assert.equal(put.headers["x-amz-server-side-encryption"], "AES256");
       assert.equal(put.headers["if-none-match"], undefined);
+    }
+  });
+
+  it("believes nothing that S3 has not said", async (test) => {
+    const double = await openDouble(test);
+    const page = Buffer.from("<html>Sign in to this network</html>");
+    // Whoever stands in between answers for the objects; the marker was looked at just before.
+    const answerAll = (status: number): Fault => {
+      return ({ key }, response) => {
+        if (key === MARKER_NAME) return false;
+        response.writeHead(status, { "content-type": "text/html", "content-length": page.length });
+        response.end(page);
+        return true;
+      };
+    };
+    const away = hasCode(ErrorCode.Unavailable);
+    for (const status of [200, 404]) {
+      double.fault = answerAll(status);
+      await assert.rejects(double.store.put(NAME, Buffer.from("x"), { mode: "create" }), away);
+      const failures = await double.store.delete([NAME, "blocks/ab13"]);
+      assert.equal(failures.size, 2, `${status}: nothing counts as deleted`);
+      away(failures.get(NAME));
+      await assert.rejects(async () => {
+        for await (const _ of double.store.list("blocks/")) assert.fail("nothing is listed");
+      }, away);
+    }
+    await assert.rejects(double.store.get(NAME), away);
+    await assert.rejects(double.store.stat(NAME), away);
+  });
+
+  it("counts as deleted what is named as such, and nothing else", async (test) => {
+    const double = await openDouble(test);
+    const names = ["blocks/a1", "blocks/a2", "blocks/a3", "blocks/a4"];
+    double.fault = ({ method }, response) => {
+      if (method !== "POST") return false;
+      response.end(
+        `<?xml version="1.0"?><DeleteResult><Deleted><Key>blocks/a1</Key></Deleted><Error><Code>InternalError</Code></Error>` +
+          `<Error><Key>blocks/a2</Key><Code>AccessDenied</Code><Message>no</Message></Error>` +
+          `<Error><Key>blocks/a3</Key><Code>NoSuchKey</Code></Error></DeleteResult>`,
+      );
+      return true;
+    };
+    const failures = await double.store.delete(names);
+    assert.deepEqual([...failures.keys()].toSorted(), ["blocks/a2", "blocks/a4"]);
+    hasCode(ErrorCode.Refused)(failures.get("blocks/a2"));
+    hasCode(ErrorCode.Unavailable)(failures.get("blocks/a4"));
+  });
+
+  it("does not take a listing for whole that does not say how it goes on", async (test) => {
+    for (const token of ["", "<NextContinuationToken>same</NextContinuationToken>"]) {
+      const double = await openDouble(test);
+      double.fault = ({ key }, response) => {
+        if (key !== "") return false;
+        response.end(
+          `<?xml version="1.0"?><ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated>${token}` +
+            `<Contents><Key>blocks/a1</Key><Size>1</Size></Contents></ListBucketResult>`,
+        );
+        return true;
+      };
+      await assert.rejects(async () => {
+        for await (const _ of double.store.list("blocks/"));
+      }, hasCode(ErrorCode.Unavailable));
     }
   });
 });

@@ -110,12 +110,18 @@ describe("the URL of an S3 storage", () => {
       "s3://backups?accessKeyIdFile=id&secretAccessKeyFile=/s",
       /accessKeyIdFile: expected the absolute path/,
     );
+    refuses("s3://backups?storageClass=DEEP_ARCHIVE", /objects can be read at once/);
     refuses("s3://backups?kmsKeyId=k", /kmsKeyId needs encryption=aws:kms/);
     refuses("s3://backups/a b", /the prefix "a%20b" has characters/);
   });
 
   it("repeats no secret that was put there by mistake", () => {
-    for (const url of ["s3://AKIA:hunter2@backups", "s3://backups?secretAccessKey=hunter2"]) {
+    for (const url of [
+      "s3://AKIA:hunter2@backups",
+      "s3://backups?secretAccessKey=hunter2",
+      "s3://AKIA:a/hunter2+x@backups",
+      "s3://backups?secretAccessKeyFile=hunter2&accessKeyIdFile=/k",
+    ]) {
       assert.throws(
         () => parseS3Url(url),
         (error: Error) => !`${error.message} ${String(error.cause)}`.includes("hunter2"),

@@ -53,7 +53,8 @@ const MINUTE_MS = 60 * SECOND_MS;
 const CONNECT_TIMEOUT_MS = 10 * SECOND_MS;
 const IDLE_TIMEOUT_MS = 60 * SECOND_MS;
 const ATTEMPTS = 5;
-const CONNECTIONS = 64;
+/** Above what a process has under way, for whoever waits for a connection would be counting it as time of the service. */
+const CONNECTIONS = 1024;
 
 const OPTIONS = {
   preset: wordOption(Object.keys(S3_PRESETS)),
@@ -63,14 +64,18 @@ const OPTIONS = {
   profile: textOption("the name of a profile of ~/.aws/config", /^[^\s]{1,128}$/),
   accessKeyIdFile: fileOption,
   secretAccessKeyFile: fileOption,
-  storageClass: textOption("a storage class such as STANDARD_IA", /^[A-Z0-9_]{1,64}$/),
+  // What must be taken out of an archive first is no storage.
+  storageClass: textOption(
+    "a storage class whose objects can be read at once, such as STANDARD_IA or GLACIER_IR",
+    /^(?!(?:GLACIER|DEEP_ARCHIVE)$)[A-Z0-9_]{1,64}$/,
+  ),
   encryption: wordOption(["AES256", "aws:kms", "aws:kms:dsse"]),
   kmsKeyId: textOption("the id or ARN of a KMS key", /^[^\s]{1,2048}$/),
   caFile: fileOption,
   connectTimeout: durationOption(100, 10 * MINUTE_MS),
   idleTimeout: durationOption(SECOND_MS, 60 * MINUTE_MS),
   attempts: wholeOption(1, 100),
-  connections: wholeOption(1, 1024),
+  connections: wholeOption(1, 65_536),
   conditionalWrites: flagOption,
   multiDelete: flagOption,
   checksum: wordOption(S3_CHECKSUMS),
