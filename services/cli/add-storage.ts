@@ -5,6 +5,7 @@ import path from "node:path";
 import { isSeq, parseDocument } from "yaml";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
+import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { openEngine } from "./compose.ts";
 import { absoluteUrl, parseConfig, type Config } from "#lib/process/config-file.ts";
 import { STORAGE_NAME, STORAGE_NAME_RULE } from "#lib/process/schema-values.ts";
@@ -101,12 +102,34 @@ async function addConfigured(
       );
     }
     const repo = await engine.repository();
+    // Its record may be there though the transaction failed; where that cannot be asked, it is left: what is there harms nobody.
+    const mayCount = async (made: StorageId): Promise<boolean> =>
+      (await listStorages(repo.kv).catch(() => undefined))?.some(
+        ({ storage: recorded }) => recorded === made,
+      ) ?? true;
     const keyObjects = await readKeyCopies(config.metadata);
     let id: StorageId | undefined;
-    await makeStorage(storage, engine.record.repository, engine.ports, undo, async (made) => {
-      ({ id } = made);
-      await introduceStorage({ ...repo, repository: engine.record.repository, keyObjects }, made);
-    });
+    let counts = false;
+    await makeStorage(
+      storage,
+      engine.record.repository,
+      engine.ports,
+      undo,
+      async (made) => {
+        ({ id } = made);
+        try {
+          await introduceStorage(
+            { ...repo, repository: engine.record.repository, keyObjects },
+            made,
+          );
+          counts = true;
+        } catch (error) {
+          counts = await mayCount(made.id);
+          throw error;
+        }
+      },
+      () => Promise.resolve(counts),
+    );
     return { name, id: id as StorageId, url: storage.url };
   } finally {
     await engine.close();

@@ -4,6 +4,7 @@ import { open, readdir, rm, rmdir, unlink } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
+import type { StorageId } from "#lib/core/ids.ts";
 import { createStorage, discardStorage, openStorage } from "#lib/drivers/storages.ts";
 import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import type { Kv } from "#lib/ports/kv.ts";
@@ -95,19 +96,27 @@ export function writeRepositoryRecord(kv: Kv, record: RepositoryRecord): Promise
   });
 }
 
-/** Makes a storage at its URL and hands it to `use`; closes it afterwards. */
+/**
+ * Makes a storage at its URL and hands it to `use`; closes it afterwards.
+ * @param isKept whether it is to stay though something has failed
+ */
 export async function makeStorage(
   config: StorageConfig,
   repository: string,
   ports: Ports,
   undo: Undo,
   use: (made: Parameters<typeof introduceStorage>[1]) => Promise<void>,
+  isKept: (id: StorageId) => Promise<boolean> = () => Promise.resolve(false),
 ): Promise<void> {
   const id = newStorageId(ports.random);
   await noteFolderOf(config.url, undo);
   const created = new Date(ports.clock.now()).toISOString();
+  // Before: an answer may be lost. Nothing is taken back that counts already, whatever failed afterwards.
+  undo.add(async () => {
+    if (await isKept(id)) return;
+    await discardStorage(config.url, id);
+  });
   await createStorage(config.url, { format: 1, identity: id, repository, created });
-  undo.add(() => discardStorage(config.url, id));
   const { clock, random } = ports;
   const store = await openStorage(config.url, { identity: id, clock, random });
   try {

@@ -1,5 +1,5 @@
 // Putting storages in use, making them readonly, disabling them; and versions that are to be at more storages than they are.
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId, VersionUid } from "#lib/core/ids.ts";
 import { setStorageState } from "#lib/repository/transactions/storage.ts";
 import { widenPolicy } from "#lib/repository/transactions/policy.ts";
@@ -55,25 +55,35 @@ export async function changeState(
 async function countBelowQuorum(engine: Engine, id: StorageId): Promise<number> {
   let count = 0;
   for (const { version, restorable, completeAt } of await listPlacedVersions(engine.kv)) {
-    const others = completeAt.filter((storage) => storage !== id);
+    const others = completeAt.filter(
+      (storage) => storage !== id && version.policy.storages.includes(storage),
+    );
     if (restorable && others.length < version.policy.quorum) count += 1;
   }
   return count;
 }
 
-/** Makes versions go to a storage, too; gives how many did not yet. What they need is copied by filling. */
+/**
+ * Makes versions go to a storage, too; gives how many did not yet. What they need is copied by filling.
+ * @param skipsGone leaves out those that were removed meanwhile
+ */
 export async function addToPolicies(
   engine: Engine,
   uids: readonly VersionUid[],
   id: StorageId,
+  skipsGone: boolean,
 ): Promise<number> {
   const repo = await engine.repository();
   let count = 0;
   for (const uid of uids) {
     engine.context.signal.throwIfAborted();
     const before = await repo.kv.read((reader) => readVersion(reader, uid));
-    const widened = await widenPolicy(repo.kv, repo.random, uid, [id]);
-    if (widened.revision !== before?.revision) count += 1;
+    try {
+      const widened = await widenPolicy(repo.kv, repo.random, uid, [id]);
+      if (widened.revision !== before?.revision) count += 1;
+    } catch (error) {
+      if (!skipsGone || !isErrorCode(error, ErrorCode.NotFound)) throw error;
+    }
   }
   return count;
 }

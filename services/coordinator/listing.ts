@@ -105,13 +105,12 @@ async function readCountingStorages(reader: KvReader): Promise<StorageId[]> {
     .map(({ storage }) => storage);
 }
 
-/** As the policy lists them; then those that have the version although its policy does not ask for it. */
+/**
+ * As the policy lists them. Others may have all of its content by other versions, but not its head: nobody who has but such a
+ * storage finds the version there.
+ */
 function inPolicyOrder(version: VersionRecord, counting: readonly StorageId[]): StorageId[] {
-  const { storages } = version.policy;
-  return [
-    ...storages.filter((storage) => counting.includes(storage)),
-    ...counting.filter((storage) => !storages.includes(storage)),
-  ];
+  return version.policy.storages.filter((storage) => counting.includes(storage));
 }
 
 /**

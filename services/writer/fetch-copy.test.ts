@@ -1,7 +1,7 @@
 // Reading from the storage that is faster, without asking twice for everything.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import { createSharedSlotPool } from "#lib/drivers/compute/slot-pool.ts";
 import {
@@ -187,6 +187,54 @@ describe("fetching a copy", () => {
     const [first = 0, second = 0] = reads.map((count, index) => count - (before[index] as number));
     assert.equal(first, 100);
     assert.ok(second <= 25, `${second} of 100 were asked for twice`);
+  });
+});
+
+describe("a storage that hangs", () => {
+  it("holds up no read for long, however many there were before", async () => {
+    const fixture = await open();
+    await accustom(fixture);
+    const { clock, delaysMs } = fixture;
+    delaysMs[0] = Infinity;
+    for (let index = 0; index < 30; index += 1) {
+      const fetched = fixture.fetch();
+      await clock.advance(100 + 4 * 100);
+      assert.equal(from(await fetched), 2, `read ${index}`);
+    }
+    fixture.release();
+  });
+
+  it("comes after all others, and is tried again now and then", async () => {
+    const { clock } = await open();
+    const steering = new ReadSteering(clock);
+    const storage = "0000000000000001" as StorageId;
+    for (let index = 0; index < 2; index += 1) steering.wasOverdue(storage);
+    assert.ok(!steering.isToAvoid(storage));
+    steering.wasOverdue(storage);
+    const asked = Array.from({ length: 64 }, () => steering.isToAvoid(storage));
+    assert.equal(asked.filter((isAvoided) => !isAvoided).length, 2);
+    await steering.watch(storage, () => Promise.resolve());
+    assert.ok(!steering.isToAvoid(storage), "it has answered");
+  });
+
+  it("tells that nothing else may go where it may still write, and what it said before it was overtaken", async () => {
+    const fixture = await open();
+    await accustom(fixture);
+    const { clock, delaysMs, stores } = fixture;
+    delaysMs[0] = Infinity;
+    const busy = fixture.fetch();
+    await clock.advance(100);
+    assert.equal((await busy).isBusy, true);
+    fixture.release();
+    delaysMs.splice(0, 2, 150, 100);
+    stores[0]?.objects.delete(NAME);
+    const failed = fixture.fetch();
+    await clock.advance(100);
+    await clock.advance(50);
+    await clock.advance(100);
+    const { isBusy, firstError } = await failed;
+    assert.equal(isBusy, undefined);
+    assert.ok(isErrorCode(firstError, ErrorCode.NotFound));
   });
 });
 

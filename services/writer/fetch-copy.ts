@@ -5,7 +5,10 @@ import type { Slot } from "#lib/ports/compute.ts";
 import type { Copy } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
 import type { Repository } from "#lib/repository/repository.ts";
-import type { ReadSteering } from "./read-steering.ts";
+import { PATIENCE_MAX_MS, type ReadSteering } from "./read-steering.ts";
+
+/** Where second requests are used up, one is made nevertheless after so many more of what is usual. */
+const PRESSING_PATIENCES = 4;
 
 /** What is fetched, and into what. */
 export interface FetchRequest {
@@ -28,6 +31,10 @@ export type FetchPorts = Pick<Repository, "clock" | "storages" | "telemetry">;
 export interface Fetched {
   readonly copy: Copy;
   readonly sealed: Uint8Array;
+  /** Another read may still write into the request's `into`: nothing else may go there. */
+  readonly isBusy?: boolean;
+  /** What the first storage had to say meanwhile. */
+  readonly firstError?: unknown;
 }
 
 /**
@@ -51,29 +58,43 @@ export async function fetchCopy(
   if (second === undefined) return primary;
   // Whoever loses is listened to no more.
   primary.catch(() => undefined);
-  await Promise.race([begun.promise, primary.catch(() => undefined)]);
-  if (await endsWithin(repo, primary, steering.patienceMs(first.storage))) return primary;
+  // Behind reads that hang its turn may never come.
+  if (!steering.isOverdue(first.storage)) {
+    await endsWithin(repo, Promise.race([begun.promise, primary]), PATIENCE_MAX_MS);
+  }
+  const patienceMs = steering.patienceMs(first.storage);
+  if (await endsWithin(repo, primary, patienceMs)) return primary;
   const stop = new AbortController();
   const spare = new Uint8Array(new SharedArrayBuffer(into.length));
-  const hedge = steering.hedge(() =>
-    get(repo, steering, request, { copy: second, into: spare, signal: stop.signal }),
-  );
-  if (hedge === undefined) return primary;
-  const winner = await Promise.any([primary, hedge]).catch(() => primary);
+  const ask = (): Promise<Fetched> =>
+    get(repo, steering, request, { copy: second, into: spare, signal: stop.signal });
+  let hedge = steering.hedge(ask);
+  if (hedge === undefined) {
+    if (await endsWithin(repo, primary, PRESSING_PATIENCES * patienceMs)) return primary;
+    hedge = steering.hedge(ask, true) as Promise<Fetched>;
+  }
+  let firstError: unknown;
+  const told = primary.catch((error: unknown) => {
+    firstError = error;
+    throw error;
+  });
+  const winner = await Promise.any([told, hedge]).catch(() => primary);
   const isOvertaken = winner.copy === second;
   repo.telemetry.count("ashlar.reads.hedged", 1, {
     storage: repo.storages.nameOf(first.storage),
     outcome: isOvertaken ? "overtaken" : "in vain",
   });
-  if (isOvertaken) {
-    // It may still write into the slot.
-    slot.retain();
-    void primary.catch(() => undefined).finally(() => slot.release());
-    slow.abort(new Error("another storage was faster"));
-  } else {
+  if (!isOvertaken) {
     stop.abort(new Error("the first storage was faster after all"));
+    return winner;
   }
-  return winner;
+  if (firstError !== undefined) return { ...winner, firstError };
+  steering.wasOverdue(first.storage);
+  // It may still write into the slot.
+  slot.retain();
+  void primary.catch(() => undefined).finally(() => slot.release());
+  slow.abort(new Error("another storage was faster"));
+  return { ...winner, isBusy: true };
 }
 
 async function get(

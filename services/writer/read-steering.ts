@@ -9,6 +9,10 @@ interface Course {
   meanMs: number;
   deviationMs: number;
   count: number;
+  /** Answers in a row that were overtaken or not waited for. */
+  overdue: number;
+  /** Reads that were asked elsewhere first since then. */
+  avoided: number;
 }
 
 const MEAN_SHARE = 1 / 8;
@@ -21,6 +25,12 @@ const MEAN_MIN_MS = 1;
 const UNKNOWN_PATIENCE_MS = 2000;
 /** Below, the second request costs more than it saves. */
 const PATIENCE_MIN_MS = 100;
+/** However slow a storage has become: one that hangs must not hold up a restore. */
+export const PATIENCE_MAX_MS = 5000;
+/** A storage that was overtaken so often in a row comes after all others, */
+const OVERDUE_MAX = 3;
+/** but for one read in so many, which finds out whether it is back. */
+const PROBE_EVERY = 32;
 /** One in so many reads may be asked for twice, on the long run: where all are slow, twice as many requests make them slower. */
 const READS_PER_HEDGE = 10;
 const HEDGES_SAVED_MAX = 10;
@@ -40,7 +50,14 @@ export class ReadSteering {
   #course(storage: StorageId): Course {
     let course = this.#courses.get(storage);
     if (course === undefined) {
-      course = { underWay: 0, meanMs: 0, deviationMs: 0, count: 0 };
+      course = {
+        underWay: 0,
+        meanMs: 0,
+        deviationMs: 0,
+        count: 0,
+        overdue: 0,
+        avoided: 0,
+      };
       this.#courses.set(storage, course);
     }
     return course;
@@ -61,7 +78,8 @@ export class ReadSteering {
   patienceMs(storage: StorageId): number {
     const { count, meanMs, deviationMs } = this.#course(storage);
     if (count < ANSWERS_MIN) return UNKNOWN_PATIENCE_MS;
-    return Math.max(PATIENCE_MIN_MS, meanMs + DEVIATIONS * deviationMs);
+    const usualMs = meanMs + DEVIATIONS * deviationMs;
+    return Math.min(PATIENCE_MAX_MS, Math.max(PATIENCE_MIN_MS, usualMs));
   }
 
   /**
@@ -75,17 +93,42 @@ export class ReadSteering {
     this.#hedgesSaved = Math.min(HEDGES_SAVED_MAX, this.#hedgesSaved + 1 / READS_PER_HEDGE);
     try {
       const result = await read(() => (startedMs = this.#clock.monotonic()));
-      learn(course, this.#clock.monotonic() - startedMs);
+      const tookMs = this.#clock.monotonic() - startedMs;
+      learn(course, tookMs);
+      if (tookMs < PATIENCE_MAX_MS) course.overdue = 0;
       return result;
     } finally {
       course.underWay -= 1;
     }
   }
 
-  /** Runs a second request for something, where that may be; undefined where it may not. */
-  hedge<T>(request: () => Promise<T>): Promise<T> | undefined {
-    if (this.#hedging >= HEDGES_AT_ONCE || this.#hedgesSaved < 1) return undefined;
-    this.#hedgesSaved -= 1;
+  /** Its answer was not waited for. */
+  wasOverdue(storage: StorageId): void {
+    this.#course(storage).overdue += 1;
+  }
+
+  /** Whether the last answers of it were not waited for. */
+  isOverdue(storage: StorageId): boolean {
+    return this.#course(storage).overdue > 0;
+  }
+
+  /** Whether it is to come after all others now, because it hangs. Asked once for each read. */
+  isToAvoid(storage: StorageId): boolean {
+    const course = this.#course(storage);
+    if (course.overdue < OVERDUE_MAX) return false;
+    course.avoided += 1;
+    return course.avoided % PROBE_EVERY !== 0;
+  }
+
+  /**
+   * Runs a second request for something, where that may be; undefined where it may not.
+   * @param isPressing the first has been waited for long enough, whatever a second one costs
+   */
+  hedge<T>(request: () => Promise<T>, isPressing = false): Promise<T> | undefined {
+    if (!isPressing) {
+      if (this.#hedging >= HEDGES_AT_ONCE || this.#hedgesSaved < 1) return undefined;
+      this.#hedgesSaved -= 1;
+    }
     this.#hedging += 1;
     return request().finally(() => (this.#hedging -= 1));
   }

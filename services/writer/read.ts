@@ -1,6 +1,6 @@
 // Reading blocks and nodes back: from the storages that have them, verified, failing over to another one when a copy is bad
 // or a storage is away. A wrong or missing copy is judged only after its record was read again (DESIGN §4.8).
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import {
   asShortId,
   type BlockId,
@@ -101,8 +101,8 @@ interface Failure {
 interface Reading {
   readonly block: ReadBlockMessage;
   readonly only: StorageId | undefined;
-  /** For the sealed object; a part of `slot`. */
-  readonly into: Uint8Array;
+  /** For the sealed object; a part of `slot`, or memory of its own where somebody may still write into that. */
+  into: Uint8Array;
   readonly slot: Slot;
   /** For its plaintext. */
   readonly out: Uint8Array;
@@ -144,7 +144,7 @@ function isAway(failures: readonly Failure[]): boolean {
 
 /**
  * The copies to try, the best first: placed, not tried yet, at a storage that is there; of those the ones that are to be read
- * first, and of several such the one that is likely to answer first.
+ * first, unless they hang, and of several such the one that is likely to answer first.
  */
 function candidates(
   { repo, steering }: ReadContext,
@@ -160,9 +160,12 @@ function candidates(
   );
   const worth = ({ state, storage }: Copy): number =>
     (state === "bad" ? 2 : 0) + (repo.storages.isAvailable(storage) ? 0 : 1);
+  const avoided = new Map(copies.map(({ storage }) => [storage, steering.isToAvoid(storage)]));
+  const lateness = ({ storage }: Copy): number => Number(avoided.get(storage));
   return copies.toSorted(
     (a, b) =>
       worth(a) - worth(b) ||
+      lateness(a) - lateness(b) ||
       repo.storages.readOrder(a.storage) - repo.storages.readOrder(b.storage) ||
       steering.expectedMs(a.storage) - steering.expectedMs(b.storage),
   );
@@ -171,10 +174,11 @@ function candidates(
 /** What is wrong with the copy that was read, or undefined: then its plaintext is in `out`. */
 async function tryCopies(
   { repo, steering }: ReadContext,
-  { block, only, into, slot, out }: Reading,
+  reading: Reading,
   first: Copy,
   other: Copy | undefined,
 ): Promise<Failure | undefined> {
+  const { block, only, slot, out } = reading;
   const isGood = other?.state === "placed" && repo.storages.isAvailable(other.storage);
   const second = isGood && other.storage !== first.storage ? other : undefined;
   const id = block.id as BlockId;
@@ -183,8 +187,11 @@ async function tryCopies(
   let cached: GetOptions["cached"] = only === undefined ? "use" : undefined;
   for (let tries = 1; ; tries += 1) {
     try {
+      const { into } = reading;
       const request = { kind, id, first, second, cached, into, slot };
-      const { copy, sealed } = await fetchCopy(repo, steering, request);
+      const { copy, sealed, isBusy, firstError } = await fetchCopy(repo, steering, request);
+      if (isBusy === true) reading.into = new Uint8Array(new SharedArrayBuffer(into.length));
+      if (isDamage(firstError)) await judge(repo, id, first, firstError.message);
       const [opened] = await repo.compute.open([{ kind, id, sealed }], out);
       if (opened?.ok === true && opened.length === block.length) return undefined;
       // What a cache may have kept says nothing about the copy: only what came from the storage just now is judged.
@@ -196,14 +203,18 @@ async function tryCopies(
       return { copy, reason, away: false };
     } catch (error) {
       if (!(error instanceof AshlarError)) throw error;
-      const { code, details, message: reason } = error;
-      const isDamage = code === ErrorCode.NotFound || code === ErrorCode.Damaged;
-      if (isDamage) return { copy: first, reason, away: false };
+      const { details, message: reason } = error;
+      if (isDamage(error)) return { copy: first, reason, away: false };
       // A sector that cannot be read is damage; but a failing cable looks the same, so it is asked twice.
       if (details["errno"] !== "EIO") return { copy: first, reason, away: true };
       if (tries > 1) return { copy: first, reason, away: !(await isThere(repo, first.storage)) };
     }
   }
+}
+
+/** It says that the copy is wrong or missing. */
+function isDamage(error: unknown): error is AshlarError {
+  return isErrorCode(error, ErrorCode.NotFound) || isErrorCode(error, ErrorCode.Damaged);
 }
 
 /** Whether a storage that failed to read an object can be read at all. */

@@ -143,7 +143,7 @@ export function s3Error(error: unknown, location: string, doing: string): unknow
 
 /** What the SDK finds missing by itself. */
 function byMessage(message: string): Meaning | undefined {
-  if (!/^Region is missing/.test(message)) return undefined;
+  if (!message.startsWith("Region is missing")) return undefined;
   return {
     code: ErrorCode.Config,
     what: "its region is not known",

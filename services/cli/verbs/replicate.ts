@@ -150,13 +150,16 @@ function checkOptions(references: readonly string[], options: ReplicateOptions):
 async function widen(engine: Engine, references: readonly string[], to: string): Promise<void> {
   const { addToPolicies, knownStorage } = await import("../storage-state.ts");
   const id = knownStorage(engine, to);
+  const { set } = await engine.storages();
+  if (!set.list().some((storage) => storage.id === id && storage.name === to)) set.byName(to);
   await prepareChange(engine);
   const uids =
     references.length > 0
       ? await resolveVersions(engine.kv, references)
-      : (await listPlacedVersions(engine.kv, ({ state }) => state !== "incomplete")).map(
+      : // What is damaged cannot be copied: each later `replicate` would fail by it.
+        (await listPlacedVersions(engine.kv, ({ state }) => state === "valid")).map(
           ({ version }) => version.uid,
         );
-  const count = await addToPolicies(engine, uids, id);
+  const count = await addToPolicies(engine, uids, id, references.length === 0);
   engine.context.output.note(`${count} of ${uids.length} versions go to ${to}, too, from now on`);
 }
