@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import { seededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import { addStorage, listStorages } from "#lib/repository/transactions/storage.ts";
 import {
   changeVersion,
@@ -33,6 +34,24 @@ async function backup(process: OneProcess, volume: string, data: Buffer): Promis
 }
 
 describe("a listing", () => {
+  it("calls a version complete only where its head is, whatever else has all of its content", async () => {
+    const process = await openOneProcess({ storages: 2 });
+    process.device("disk", seededRandom(3).bytes(8 * BLOCK_BYTES));
+    const [here, there] = process.storageIds;
+    const storages = ["s0"];
+    const narrow = await runBackup(process.context, { source: "disk", volume: "v", storages });
+    const wide = await runBackup(process.context, { source: "disk", volume: "w" });
+    const completeAt = new Map(
+      (await listPlacedVersions(process.repo.kv)).map((each) => [
+        each.version.uid,
+        each.completeAt,
+      ]),
+    );
+    assert.deepEqual(completeAt.get(narrow.uid), [here]);
+    assert.deepEqual(completeAt.get(wide.uid)?.toSorted(), [here, there].toSorted());
+    await process.close();
+  });
+
   it("tells valid, restorable and where complete, sorted by volume and date", async () => {
     const process = await openOneProcess({ quorum: 2 });
     const { kv } = process.repo;

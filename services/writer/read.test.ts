@@ -250,3 +250,48 @@ describe("which storage is read", () => {
     }
   });
 });
+
+describe("an overtaken read", () => {
+  it("may write late: nothing else goes where it writes", async () => {
+    const fixture = await open(3);
+    const { process, data, name } = fixture;
+    const [first, second, third] = process.stores;
+    const good = first!.objects.get(name)!;
+    const getFirst = first!.get.bind(first);
+    const getThird = third!.get.bind(third);
+    const late: (() => Promise<void>)[] = [];
+    let reads = 0;
+    // As a file on a slow, damaged disk: a read that has begun does not heed the signal.
+    first!.get = async (each, options) => {
+      if (each !== name) return getFirst(each, options);
+      reads += 1;
+      if (reads > 2) throw new AshlarError(ErrorCode.Unavailable, "it is away now");
+      const gate = Promise.withResolvers<void>();
+      const written = Promise.withResolvers<void>();
+      late.push(() => {
+        gate.resolve();
+        return written.promise;
+      });
+      await gate.promise;
+      options!.into!.set(Buffer.alloc(good.length, 0xee));
+      written.resolve();
+      return options!.into!.subarray(0, good.length);
+    };
+    second!.objects.set(name, Buffer.from("damaged"));
+    third!.get = async (each, options) => {
+      const bytes = await getThird(each, options);
+      if (each === name) await late.shift()?.();
+      return bytes;
+    };
+    assert.deepEqual(await restored(fixture), data);
+    const states = (await recordOf(fixture))!.copies.map(({ storage, state }) => [
+      process.repo.storages.nameOf(storage),
+      state,
+    ]);
+    assert.ok(
+      states.every(([storage, state]) => storage !== "s2" || state === "placed"),
+      `the good copy is not judged: ${JSON.stringify(states)}`,
+    );
+    await process.close();
+  });
+});
