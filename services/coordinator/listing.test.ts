@@ -48,7 +48,7 @@ describe("a listing", () => {
       ]),
     );
     assert.deepEqual(completeAt.get(narrow.uid), [here]);
-    assert.deepEqual(completeAt.get(wide.uid)?.toSorted(), [here, there].toSorted());
+    assert.deepEqual(new Set(completeAt.get(wide.uid)), new Set([here, there]));
     await process.close();
   });
 
