@@ -1,13 +1,14 @@
 // What becomes of messages that another release, or nobody who knows the protocol, has sent.
 import assert from "node:assert/strict";
 import { describe, it, type TestContext } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { Packr } from "msgpackr";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { openInprocBus } from "#lib/drivers/inproc/inproc-bus.ts";
 import { openMemoryTelemetry } from "#lib/drivers/memory/memory-telemetry.ts";
 import { seededRandom } from "#lib/drivers/memory/seeded-random.ts";
 import { systemClock } from "#lib/drivers/system/system-clock.ts";
-import type { Bus } from "#lib/ports/bus.ts";
+import type { Bus, Payload } from "#lib/ports/bus.ts";
 import { decodeReply } from "#proto/message-codec.ts";
 import { MESSAGE_VERSION, type Envelope, type ReplyEnvelope } from "#proto/messages.ts";
 import { Requester } from "./requester.ts";
@@ -143,5 +144,33 @@ describe("a reply of another release", () => {
       error.message,
       /the answer to hold has no valid field "held" \(true or false expected\)/,
     );
+  });
+});
+
+describe("the payload of an answer", () => {
+  it("is given back once it is on its way, also when it cannot be sent", async (test) => {
+    for (const isRefused of [false, true]) {
+      let held = 1;
+      const payload: Payload = {
+        bytes: new Uint8Array(8),
+        retain: () => void (held += 1),
+        release: () => void (held -= 1),
+      };
+      const { bus } = serving(test, {
+        hold: () => Promise.resolve({ body: { held: true }, payload }),
+      });
+      const send = bus.send.bind(bus);
+      bus.send = (subject, message) => {
+        if (isRefused && message.payload !== undefined) {
+          throw new AshlarError(ErrorCode.Config, "it is too large for the server");
+        }
+        send(subject, message);
+      };
+      const { body, error } = await ask(bus, {});
+      assert.equal(error?.code, isRefused ? ErrorCode.Config : undefined);
+      assert.deepEqual(body, isRefused ? undefined : { held: true });
+      await setImmediate();
+      assert.equal(held, 0);
+    }
   });
 });
