@@ -2,6 +2,7 @@
 // was emptied would otherwise pass for a storage that has lost everything.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
+import { untilAborted } from "#lib/core/until-aborted.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import { MARKER_NAME, type StorageMarker } from "./storage-marker.ts";
 
@@ -62,10 +63,11 @@ export class BucketPresence {
   }
 
   /** Throws Unavailable unless it was there lately. Of many who ask at once one looks. */
-  async checkLately(): Promise<void> {
+  async checkLately(signal?: AbortSignal): Promise<void> {
     if (this.#options.clock.monotonic() - this.#seenMs < FRESH_MS) return;
     this.#looking ??= this.check().finally(() => (this.#looking = undefined));
-    await this.#looking;
+    // Whoever has enough of waiting leaves the look to the others.
+    await untilAborted(this.#looking, signal);
   }
 
   /** Throws Unavailable unless it is there now. */

@@ -74,7 +74,7 @@ class B2BlobStore implements BlobStore {
     checkBlobName(name);
     this.#requireWritable();
     signal?.throwIfAborted();
-    await this.#presence.checkLately();
+    await this.#presence.checkLately(signal);
     const isReplacing = mode === "replace";
     // Not atomic, and so `capabilities` say; but what is plainly there is not replaced.
     if (!isReplacing && (await this.#has(name, signal))) throw blobExists(this.location, name);

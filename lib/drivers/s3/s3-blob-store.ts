@@ -97,7 +97,7 @@ class S3BlobStore implements BlobStore {
     checkBlobName(name);
     this.#requireWritable();
     options.signal?.throwIfAborted();
-    await this.#presence.checkLately();
+    await this.#presence.checkLately(options.signal);
     const { signal, mode } = options;
     const isCreate = mode === "create";
     // Not atomic, and so `capabilities` say; but what is plainly there is not replaced.
