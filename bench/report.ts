@@ -16,6 +16,7 @@ import {
   type Row,
   type ScenarioResult,
   type Summary,
+  type Verdict,
 } from "./scenario-result.ts";
 
 /** Everything below this heading of an existing report is written by people, and kept. */
@@ -50,6 +51,26 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
     column === 0 ? "-".repeat(width) : `${"-".repeat(Math.max(1, width - 1))}:`,
   );
   return [line(head), line(rule), ...rows.map(line)];
+}
+
+/** What was to be reached, and whether it was. */
+export function targetTable(verdicts: readonly Verdict[]): string[] {
+  return table(
+    ["target", "measured", ""],
+    verdicts.map(({ target, measured, reached }) => [
+      target,
+      measured,
+      reached === undefined ? "" : reached ? "reached" : "MISSED",
+    ]),
+  );
+}
+
+/** The machine and the state of the code, by name. */
+export function machineTable(machine: ReadonlyMap<string, string>): string[] {
+  return table(
+    ["", ""],
+    [...machine].map(([name, value]) => [name, value]),
+  );
 }
 
 function versus(own: Summary, other: Summary | undefined): string {

@@ -1,5 +1,4 @@
 /** One host's full backup of the same image: embedded in one process, through a local writer, and through a writer elsewhere. */
-import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { TestCluster } from "#test/fixtures/test-cluster.ts";
 import { startNats } from "#test/servers/nats-server.ts";
@@ -48,9 +47,13 @@ export async function backupEmbedded(
 
 /**
  * With a reader on a hypervisor, and the other roles elsewhere; or with reader and writer in one process. Agents live for weeks:
- * like these, they have done a backup of an empty image before, which is what is not counted of an embedded one.
+ * like these, they have backed up something else before.
  */
-export async function backupInCluster(kind: "local" | "pooled", image: string): Promise<BackupRun> {
+export async function backupInCluster(
+  kind: "local" | "pooled",
+  image: string,
+  other: string,
+): Promise<BackupRun> {
   await using cluster = await TestCluster.make({ blockBytes: BLOCK_BYTES });
   const { repo, nats } = cluster;
   // The leases of the tests are short.
@@ -67,9 +70,7 @@ export async function backupInCluster(kind: "local" | "pooled", image: string): 
     processes["reader"] = (await cluster.startAgent("reader", await enroll(cluster, image))).pid;
     processes["writer"] = (await cluster.startAgent("writer")).pid;
   }
-  const empty = path.join(path.dirname(image), "empty.img");
-  await writeFile(empty, "");
-  await cluster.done(await cluster.submit({ kind: "backup", volume: "empty", source: empty }));
+  await cluster.done(await cluster.submit({ kind: "backup", volume: "other", source: other }));
   await warmFile(image);
   await settle();
   const cpu = watchCpu(processes);

@@ -29,6 +29,8 @@ Measures one host's backup through a writer elsewhere, through a local writer, a
   --report FILE     write the report there, whatever the size
 `;
 const FULL_BYTES = 4 * 1024 ** 3;
+/** Of what agents have backed up before; random, so that nothing of it is known later. */
+const OTHER_BYTES = 512 * 1024 ** 2;
 /** What a reader sends at once: a slot. */
 const MESSAGE_BYTES = 4 * 1024 ** 2;
 
@@ -67,11 +69,12 @@ async function measure(options: ClusterOptions, workspace: Workspace): Promise<C
   if (ashlar === undefined) throw new Error("ashlar does not run here");
   const startUp = await measureStartUp(ashlar, workspace);
   const image = await new DataSet(workspace, options.imageBytes, undefined).real();
+  const other = await new DataSet(workspace, OTHER_BYTES, undefined).random();
   const { hash } = JSON.parse(await runPrimitives(image, "4MiB")) as Primitives;
   const modes: Readonly<Record<Mode, () => Promise<BackupRun>>> = {
     embedded: () => backupEmbedded(ashlar, startUp, workspace, image),
-    local: () => backupInCluster("local", image),
-    pooled: () => backupInCluster("pooled", image),
+    local: () => backupInCluster("local", image, other),
+    pooled: () => backupInCluster("pooled", image, other),
   };
   const runs: Record<Mode, BackupRun[]> = { embedded: [], local: [], pooled: [] };
   for (let round = 1; round <= options.repeat; round += 1) {

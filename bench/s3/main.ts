@@ -14,7 +14,7 @@ import { DataSet } from "../data-set.ts";
 import { describeMachine } from "../machine.ts";
 import { runMeasured, runPlain, type Measurement } from "../measured-run.ts";
 import { ROOT } from "../options.ts";
-import { NOTES_HEADING, notesOf, table } from "../report.ts";
+import { machineTable, NOTES_HEADING, notesOf, table, targetTable } from "../report.ts";
 import { asFactor, atMost, ratio, type Verdict } from "../scenario-result.ts";
 import { settle, warmFile, Workspace } from "../workspace.ts";
 import type { ObjectsFigures } from "./objects.ts";
@@ -170,21 +170,11 @@ function format(parts: Parts, notes: string): string {
     "the same machine, which it shares with what is measured: so CPU counts, of Ashlar's own processes, and the time on the clock stands",
     "beside it. Medians.",
     "",
-    ...table(
-      ["", ""],
-      [...machine].map(([name, value]) => [name, value]),
-    ),
+    ...machineTable(machine),
     "",
     "## Targets",
     "",
-    ...table(
-      ["target", "measured", ""],
-      judge(parts).map(({ target, measured, reached }) => [
-        target,
-        measured,
-        reached === undefined ? "" : reached ? "reached" : "MISSED",
-      ]),
-    ),
+    ...targetTable(judge(parts)),
     "",
     "## Backups",
     "",
