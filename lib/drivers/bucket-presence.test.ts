@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { virtualClock } from "#lib/drivers/memory/virtual-clock.ts";
 import { BucketPresence } from "./bucket-presence.ts";
@@ -54,5 +54,17 @@ describe("the presence of a storage in a bucket", () => {
     await assert.rejects(impatient, { message: "enough" });
     look.resolve({ ...marker, identity: "ffffffffffffffff" as StorageId });
     await assert.rejects(patient, (error) => isErrorCode(error, ErrorCode.Unavailable));
+  });
+
+  it("is in doubt when the marker is damaged, which says nothing about an object", async () => {
+    const clock = virtualClock();
+    let isFirst = true;
+    const read = (): Promise<StorageMarker> => {
+      if (!isFirst) return Promise.reject(new AshlarError(ErrorCode.Damaged, "that is no marker"));
+      isFirst = false;
+      return Promise.resolve(marker);
+    };
+    const presence = await BucketPresence.open({ location: "s3://b", read, clock }, undefined);
+    await assert.rejects(presence.check(), (error) => isErrorCode(error, ErrorCode.Unavailable));
   });
 });

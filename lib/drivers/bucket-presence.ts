@@ -1,6 +1,6 @@
 // Whether a bucket still is the storage that was opened. A bucket of another name, an endpoint that leads elsewhere, or one that
 // was emptied would otherwise pass for a storage that has lost everything.
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { untilAborted } from "#lib/core/until-aborted.ts";
 import type { Clock } from "#lib/ports/clock.ts";
@@ -74,7 +74,14 @@ export class BucketPresence {
   async check(): Promise<void> {
     const { clock, location, read } = this.#options;
     const startedMs = clock.monotonic();
-    const { identity } = await read();
+    const { identity } = await read().catch((error: unknown) => {
+      // Of a storage that cannot be told, not of the object for which somebody has asked.
+      if (!isErrorCode(error, ErrorCode.Damaged)) throw error;
+      const { message: what, remedy, details } = error;
+      const message = `the storage ${location} is away: ${what}`;
+      const rest = remedy === undefined ? { details } : { details, remedy };
+      throw new AshlarError(ErrorCode.Unavailable, message, { cause: error, ...rest });
+    });
     if (identity !== this.#identity) {
       throw new AshlarError(
         ErrorCode.Unavailable,

@@ -64,7 +64,9 @@ export interface DoubleFault {
     /** Half of a body. */
     | "truncated"
     /** Nothing comes, ever. */
-    | "silence";
+    | "silence"
+    /** Somebody who stands in between answers, with a page of his own. */
+    | "portal";
 }
 
 /** One request that was served, or refused. */
@@ -279,6 +281,12 @@ export class B2Double {
       const target = this.#targets.get(url.pathname);
       if (target !== undefined && typeof fault === "string") target.hasFailed = true;
       if (fault === "silence") return;
+      if (fault === "portal") {
+        request.resume();
+        response.writeHead(200, { "content-type": "text/html" });
+        response.end("<html>Sign in to this network</html>");
+        return;
+      }
       if (fault === "broken") {
         request.socket.destroy();
         return;

@@ -119,7 +119,7 @@ class B2BlobStore implements BlobStore {
   async stat(name: string): Promise<BlobEntry> {
     checkBlobName(name);
     try {
-      const sizeBytes = await sizeOfFile(this.#client, this.#fileName(name), undefined);
+      const sizeBytes = await sizeOfFile(this.#client, this.#fileName(name), undefined, true);
       return { name, sizeBytes };
     } catch (error) {
       if (isNoSuchFile(error)) throw await this.#absent(name);
@@ -188,11 +188,12 @@ class B2BlobStore implements BlobStore {
 
   async #has(name: string, signal: AbortSignal | undefined): Promise<boolean> {
     try {
-      await sizeOfFile(this.#client, this.#fileName(name), signal);
+      await sizeOfFile(this.#client, this.#fileName(name), signal, false);
       return true;
     } catch (error) {
       signal?.throwIfAborted();
-      if (isNoSuchFile(error)) return false;
+      // Whoever says so: the put that follows finds out whether it is B2.
+      if (error instanceof B2Failure && error.status === 404) return false;
       throw this.#error(error, "looking at", name);
     }
   }

@@ -173,11 +173,11 @@ export class B2Client {
     return this.#turns.run(() => trying(this.#trial(signal), once), signal);
   }
 
-  #get(
+  async #get(
     { method, fileName, range, signal }: Download,
     { downloadUrl, token }: Authorization,
   ): Promise<IncomingMessage> {
-    return this.#http.send({
+    const response = await this.#http.send({
       method,
       url: `${downloadUrl}/file/${encodeName(this.settings.bucket)}/${encodeName(fileName)}`,
       headers: {
@@ -187,6 +187,12 @@ export class B2Client {
           : { range: `bytes=${range.offset}-${range.offset + range.length - 1}` }),
       },
       signal,
+    });
+    if (response.headers["x-bz-file-id"] !== undefined) return response;
+    // A portal's, a balancer's: it says nothing about the file.
+    response.destroy();
+    throw Object.assign(new Error("the answer names no file: that is no answer of B2"), {
+      code: "EPROTO",
     });
   }
 

@@ -68,11 +68,14 @@ export function isTokenExpired(error: unknown): boolean {
   );
 }
 
-/** It is not there: a name of a download, or a version that is to be deleted. */
+/**
+ * It is surely not there, B2 itself says so: a name of a download, or a version that is to be deleted. A 404 without its word may be
+ * anybody's who stands in between.
+ */
 export function isNoSuchFile(error: unknown): boolean {
   if (!(error instanceof B2Failure)) return false;
   return (
-    (error.status === 404 && ["not_found", ""].includes(error.code)) ||
+    (error.status === 404 && error.code === "not_found") ||
     (error.status === 400 && ["file_not_present", "no_such_file"].includes(error.code))
   );
 }

@@ -243,6 +243,27 @@ describe("B2 in trouble", () => {
     assert.equal(double.count("b2_download_file_by_name"), 3);
   });
 
+  it("believes nothing that B2 has not said", async (test) => {
+    const { store, double } = await open(test);
+    await store.put(NAME, Buffer.from("mine"), CREATE);
+    double.faults = [
+      "head",
+      "b2_download_file_by_name",
+      "b2_upload_file",
+      "b2_list_file_names",
+      "b2_list_file_versions",
+    ].map((operation) => ({ operation, times: Number.POSITIVE_INFINITY, act: "portal" }));
+    const away = hasCode(ErrorCode.Unavailable);
+    await assert.rejects(store.get(NAME), away);
+    await assert.rejects(store.stat(NAME), away);
+    await assert.rejects(store.check(), away);
+    await assert.rejects(store.put("blocks/other", Buffer.from("x"), REPLACE), away);
+    await assert.rejects(namesIn(store), away);
+    away((await store.delete([NAME])).get(NAME));
+    double.faults = [];
+    assert.equal(Buffer.from(await store.get(NAME)).toString(), "mine");
+  });
+
   it("lists over many pages, and again what was cut off", async (test) => {
     const { store, double } = await open(test);
     const names = Array.from({ length: 7 }, (_, index) => `heads/${index}`);

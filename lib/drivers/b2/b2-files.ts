@@ -57,11 +57,15 @@ async function deleteOlder(
   await deleteOldestFirst(client, versions.slice(own + 1));
 }
 
-/** The size of a file in bytes. */
+/**
+ * The size of a file in bytes.
+ * @param isSure whether a 404 is to be B2's own word: that takes a second request
+ */
 export async function sizeOfFile(
   client: B2Client,
   fileName: string,
   signal: Signal,
+  isSure: boolean,
 ): Promise<number> {
   try {
     return await client.download({ method: "HEAD", fileName, signal }, (response) => {
@@ -69,8 +73,10 @@ export async function sizeOfFile(
       return Promise.resolve(contentLength(response));
     });
   } catch (error) {
-    // An answer to HEAD has no body that would say which of many things is forbidden.
-    if (!(error instanceof B2Failure) || error.status !== 403) throw error;
+    // An answer to HEAD has no body that would say which of many things is forbidden, or who says that nothing is there.
+    const isMute =
+      error instanceof B2Failure && (error.status === 403 || (isSure && error.status === 404));
+    if (!isMute) throw error;
     const range = { offset: 0, length: 1 };
     return client.download({ method: "GET", fileName, range, signal }, (response) => {
       response.destroy();

@@ -48,7 +48,13 @@ export function readB2StorageMarker(settings: B2Settings): Promise<StorageMarker
   return withClient(settings, "reading its marker", readB2Marker);
 }
 
-/** Deletes all that a storage holds that was only just made, its marker last. Nothing where another one is there. */
+/** What a storage that was only just made can hold: keys and a stamp, and what a check has put. */
+const NEW_NAMES = /^(?:keys|stamps)\/[a-z0-9._-]+$/;
+
+/**
+ * Deletes what a storage holds that was only just made, its marker last. Nothing where another one is there, and nothing that is
+ * not of a new storage: a bucket that shows no file may hold hidden and older ones of somebody else.
+ */
 export async function discardB2Storage(
   settings: B2Settings,
   identity: StorageMarker["identity"],
@@ -58,8 +64,9 @@ export async function discardB2Storage(
     const markers: FileVersion[] = [];
     const others: FileVersion[] = [];
     for await (const version of listVersions(client, settings.prefix)) {
-      const isMarker = version.fileName === settings.prefix + MARKER_NAME;
-      (isMarker ? markers : others).push(version);
+      const name = version.fileName.slice(settings.prefix.length);
+      if (name === MARKER_NAME) markers.push(version);
+      else if (NEW_NAMES.test(name)) others.push(version);
     }
     await deleteOldestFirst(client, [...markers, ...others]);
   });

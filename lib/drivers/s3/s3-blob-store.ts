@@ -153,11 +153,17 @@ class S3BlobStore implements BlobStore {
         ? {}
         : { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` }),
     });
-    const { Body, ContentLength = 0 } = await this.#client.send(
-      command,
-      signal === undefined ? {} : { abortSignal: signal },
-    );
+    const {
+      Body,
+      ETag,
+      ContentLength = 0,
+    } = await this.#client.send(command, signal === undefined ? {} : { abortSignal: signal });
     const body = Body as unknown as Readable;
+    if (ETag === undefined) {
+      // It would be taken for a damaged object.
+      body.destroy();
+      throw this.#error(unexpectedAnswer("what came has no ETag"), "getting", name);
+    }
     if (range !== undefined && ContentLength !== range.length) {
       body.destroy();
       throw this.#rangeWrong(name, { range });
@@ -320,11 +326,15 @@ class S3BlobStore implements BlobStore {
 
   async #has(name: string, signal: AbortSignal | undefined): Promise<boolean> {
     try {
-      await this.#sizeOf(name, signal);
+      await this.#client.send(
+        new HeadObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) }),
+        signal === undefined ? {} : { abortSignal: signal },
+      );
       return true;
     } catch (error) {
       signal?.throwIfAborted();
-      if (isNoSuchKey(error)) return false;
+      // Whoever says so: the put that follows finds out whether it is S3.
+      if (isBare404(error)) return false;
       throw this.#error(error, "looking at", name);
     }
   }

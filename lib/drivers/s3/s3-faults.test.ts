@@ -63,6 +63,7 @@ function answer({ objects }: Service, request: Request, response: ServerResponse
     response.end();
   } else if (found === undefined) fail(response, 404, "NoSuchKey");
   else {
+    response.setHeader("etag", '"0123456789abcdef"');
     response.setHeader("content-length", found.length);
     response.end(method === "HEAD" ? undefined : found);
   }
@@ -182,6 +183,7 @@ describe("S3 in trouble", () => {
     double.fault = (request, response) => {
       if (request.method !== "GET" || request.key !== NAME || breaks >= most) return false;
       breaks += 1;
+      response.setHeader("etag", '"0123456789abcdef"');
       response.setHeader("content-length", bytes.length);
       response.write(bytes.subarray(0, 100_000), () => response.destroy());
       return true;
@@ -312,9 +314,17 @@ describe("S3 in trouble", () => {
       await assert.rejects(async () => {
         for await (const _ of double.store.list("blocks/")) assert.fail("nothing is listed");
       }, away);
+      // Neither absent nor damaged: nobody may judge a copy by it.
+      await assert.rejects(double.store.get(NAME, { into: Buffer.alloc(8) }), away);
     }
-    await assert.rejects(double.store.get(NAME), away);
     await assert.rejects(double.store.stat(NAME), away);
+    // The marker, too.
+    double.fault = (_, response) => {
+      response.writeHead(200, { "content-type": "text/html", "content-length": page.length });
+      response.end(page);
+      return true;
+    };
+    await assert.rejects(double.store.check(), away);
   });
 
   it("counts as deleted what is named as such, and nothing else", async (test) => {
