@@ -169,6 +169,13 @@ export async function saveBlock(
   await saveMarks(tx, id, before, after);
 }
 
+/** Saves the record of a block that had none and is merely coming: it stands in no queue. */
+export function saveNewBlock(tx: KvTransaction, id: BlockId, record: BlockRecord): void {
+  assert(isOnlyComing(record) && !record.damaged, "a new block is coming");
+  assertRecord(id, record);
+  tx.set(key.block(id), encodeBlockRecord(record));
+}
+
 async function trashDropped(
   tx: KvTransaction,
   id: BlockId,

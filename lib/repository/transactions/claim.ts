@@ -17,6 +17,7 @@ import {
   requireSession,
   revive,
   saveBlock,
+  saveNewBlock,
   withCopy,
   type PolicyStorages,
 } from "../ledger.ts";
@@ -64,6 +65,11 @@ interface Context {
   readonly live: Map<SessionId, boolean>;
 }
 
+const CLAIM_VALUES = {
+  block: encodeRecord({ kind: "block" } satisfies ClaimRecord),
+  node: encodeRecord({ kind: "node" } satisfies ClaimRecord),
+};
+
 /** Claims a batch; see {@link ClaimAnswer}. Fenced when the session is not live under this token. */
 export function claim(kv: Kv, random: Random, request: ClaimRequest): Promise<ClaimResult> {
   assert(request.ids.length <= BATCH_MAX, "a batch of claims is bounded");
@@ -78,7 +84,9 @@ export function claim(kv: Kv, random: Random, request: ClaimRequest): Promise<Cl
       const answers: ClaimAnswer[] = [];
       for (const [index, id] of request.ids.entries()) {
         const record = records[index];
-        answers.push(quickAnswer(context, record) ?? (await decide(context, index, id, record)));
+        const quick =
+          record === undefined ? bringNew(context, index, id) : quickAnswer(context, record);
+        answers.push(quick ?? (await decide(context, index, id, record)));
       }
       return { epoch, answers };
     },
@@ -86,10 +94,30 @@ export function claim(kv: Kv, random: Random, request: ClaimRequest): Promise<Cl
   );
 }
 
-/** The common case, without an await: known, and nothing to write. */
-function quickAnswer(context: Context, record: BlockRecord | undefined): ClaimAnswer | undefined {
-  if (record === undefined || record.condemnedEpoch !== undefined || record.damaged)
-    return undefined;
+/** The second common case, without an await: nobody knows it, and all storages of the policy get it. */
+function bringNew(context: Context, index: number, id: BlockId): ClaimAnswer | undefined {
+  const { tx, request, storages, random } = context;
+  const need = storages.quorum;
+  // What this comes to, `decide` tells.
+  if (storages.taking.length < need) return undefined;
+  const { session, kind } = request;
+  const generation = newGeneration(random);
+  const copies = storages.taking.map((storage) => ({ storage, generation }));
+  saveNewBlock(tx, id, {
+    kind,
+    plainBytes: request.plainBytes[index] as number,
+    storedBytes: 0,
+    condemnedEpoch: undefined,
+    damaged: false,
+    copies: copies.map((copy) => ({ ...copy, state: "coming", session })),
+  });
+  tx.set(key.claim(session, id), CLAIM_VALUES[kind]);
+  return { kind: "send", copies, need };
+}
+
+/** The most common case, without an await: known, and nothing to write. */
+function quickAnswer(context: Context, record: BlockRecord): ClaimAnswer | undefined {
+  if (record.condemnedEpoch !== undefined || record.damaged) return undefined;
   let placed = 0;
   for (const copy of record.copies) {
     if (copy.state === "coming" && copy.session === context.request.session) return undefined;
@@ -230,10 +258,7 @@ async function bring(
     after = withCopy(after, { state: "coming", storage, generation, session: request.session });
   }
   await saveBlock(tx, id, before, after);
-  tx.set(
-    key.claim(request.session, id),
-    encodeRecord({ kind: request.kind } satisfies ClaimRecord),
-  );
+  tx.set(key.claim(request.session, id), CLAIM_VALUES[request.kind]);
   const copies = [...have.mine.map(named), ...fresh.map((storage) => ({ storage, generation }))];
   return { kind: "send", copies, need: Math.min(have.need, copies.length) };
 }
