@@ -17,7 +17,7 @@ import type { Clock } from "#lib/ports/clock.ts";
 import type { Log } from "#lib/ports/log.ts";
 import type { Random } from "#lib/ports/random.ts";
 import type { Telemetry } from "#lib/ports/telemetry.ts";
-import { receivePoolOf } from "./framed-transport.ts";
+import { receivePoolOf, sendWindowOf } from "./framed-transport.ts";
 import { lastingError } from "./nats-errors.ts";
 import { NatsConsumer } from "./nats-consumer.ts";
 import { decodeMessage, encodeMessage } from "./nats-message.ts";
@@ -131,6 +131,7 @@ class NatsBus implements Bus {
         closed: this.#closed.signal,
         reconnected: () => this.#connection.signal,
         flush: () => connection.flush(),
+        sendWindow: () => sendWindowOf(connection),
         onTrouble: this.#onTrouble,
       };
       publisher = new NatsPublisher(ports, topology.queue(name));

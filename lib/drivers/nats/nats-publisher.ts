@@ -1,6 +1,7 @@
 // Publishing into a bounded work queue. A stream that is full refuses what comes, after it has crossed the network: so of all
 // who wait only the first tries, and the others stand in line behind it.
 import type { JetStreamClient } from "@nats-io/jetstream";
+import { errors } from "@nats-io/transport-node";
 import { untilAborted } from "#lib/core/until-aborted.ts";
 import type { BusMessage, Payload } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
@@ -8,6 +9,7 @@ import type { Random } from "#lib/ports/random.ts";
 import { isFull, lastingError } from "./nats-errors.ts";
 import { encodeMessage } from "./nats-message.ts";
 import type { QueueSpec } from "./nats-topology.ts";
+import type { SendWindow } from "./send-window.ts";
 
 /** What publishers work with. */
 export interface PublisherPorts {
@@ -20,11 +22,16 @@ export interface PublisherPorts {
   readonly reconnected: () => AbortSignal;
   /** Resolves when the server has taken all that was sent before; rejects when the connection is lost. */
   readonly flush: () => Promise<void>;
+  /** Of the connection as it is now. */
+  readonly sendWindow: () => SendWindow | undefined;
   /** Nothing could be published: perhaps the stream is missing. */
   readonly onTrouble: (stream: string, error: unknown) => void;
 }
 
+/** A stream answers within this, once the server has the message. */
 const ANSWER_MS = 10_000;
+/** Nobody waits as long for an answer: only so that the client does not keep what it waits for, for ever. */
+const FORGET_MS = 600_000;
 const FULL_FIRST_MS = 4;
 const FULL_MAX_MS = 250;
 const TROUBLE_FIRST_MS = 50;
@@ -61,6 +68,9 @@ export class NatsPublisher {
           await this.#stand(stop.signal);
           isFirst = true;
         }
+        const { payload } = message;
+        const window = payload && this.#ports.sendWindow();
+        await window?.enter(payload?.bytes.length ?? 0, stop.signal);
         const outcome = await untilAborted(this.#try(message, identity), stop.signal);
         if (outcome === "accepted") return;
         if (outcome === "full") {
@@ -90,12 +100,12 @@ export class NatsPublisher {
     try {
       const answer = client.publish(subject, data, {
         msgID: identity,
-        timeout: ANSWER_MS,
+        timeout: FORGET_MS,
         expect: { streamName: stream },
         headers,
       });
       // Not a race with a promise that lasts: each message would leave something behind at it.
-      await untilAborted(answer, reconnected());
+      await untilAborted(this.#inTime(answer), reconnected());
       isAnswered = true;
       return "accepted";
     } catch (error) {
@@ -109,6 +119,25 @@ export class NatsPublisher {
       return "trouble";
     } finally {
       if (message.payload !== undefined) this.#release(message.payload, isAnswered);
+    }
+  }
+
+  /** The answer; rejects when none comes although the server has had the message for a while, however long that took to cross. */
+  async #inTime<T>(answer: Promise<T>): Promise<T> {
+    const { clock, flush } = this.#ports;
+    const answered = new AbortController();
+    const tooLate = async (): Promise<never> => {
+      await clock.sleep(ANSWER_MS, answered.signal);
+      const askedMs = clock.monotonic();
+      await flush();
+      // What stood before it in the line has taken its time, and so may have the message.
+      await clock.sleep(Math.min(ANSWER_MS, clock.monotonic() - askedMs), answered.signal);
+      throw new errors.TimeoutError();
+    };
+    try {
+      return await Promise.race([answer, tooLate()]);
+    } finally {
+      answered.abort();
     }
   }
 
