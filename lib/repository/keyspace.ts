@@ -88,6 +88,7 @@ const P = {
   storage: ascii("ss/"),
   verify: ascii("v/"),
   recheck: ascii("k/"),
+  leaving: ascii("l/"),
   version: ascii("vu/"),
   volume: ascii("vv/"),
   session: ascii("se/"),
@@ -144,6 +145,8 @@ export const key = {
   verify: (storage: StorageId, lastMs: number, id: BlockId): Buffer =>
     Buffer.concat([P.verify, hex(storage), u64(lastMs), hex(id)]),
   recheck: (id: BlockId): Buffer => idKey(P.recheck, id),
+  /** A copy that may have to leave the storage. */
+  leaving: (storage: StorageId, id: BlockId): Buffer => idKey(P.leaving, storage, id),
   version: (uid: VersionUid): Buffer => Buffer.concat([P.version, ascii(uid)]),
   volume: (volume: string, createdMs: number, uid: VersionUid): Buffer =>
     Buffer.concat([P.volume, ascii(volume), NUL, u64(createdMs), ascii(uid)]),
@@ -183,6 +186,7 @@ export const range = {
   storages: (): KeyRange => prefixRange(P.storage),
   verify: (storage: StorageId): KeyRange => prefixRange(withStorage(P.verify, storage)),
   rechecks: (): KeyRange => prefixRange(P.recheck),
+  leaving: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.leaving, storage)),
   versions: (uidPrefix = ""): KeyRange => prefixRange(Buffer.concat([P.version, ascii(uidPrefix)])),
   volume: (volume: string): KeyRange => prefixRange(Buffer.concat([P.volume, ascii(volume), NUL])),
   volumes: (): KeyRange => prefixRange(P.volume),
@@ -228,6 +232,10 @@ export const parse = {
   owed: (bytes: Buffer): { storage: StorageId; id: BlockId } => ({
     storage: shortIdFrom<StorageId>(bytes, P.owed.length),
     id: blockIdFrom(bytes, P.owed.length + SHORT_ID_BYTES),
+  }),
+  leaving: (bytes: Buffer): { storage: StorageId; id: BlockId } => ({
+    storage: shortIdFrom<StorageId>(bytes, P.leaving.length),
+    id: blockIdFrom(bytes, P.leaving.length + SHORT_ID_BYTES),
   }),
   verify: (bytes: Buffer): { storage: StorageId; lastMs: number; id: BlockId } => ({
     storage: shortIdFrom<StorageId>(bytes, P.verify.length),

@@ -12,6 +12,7 @@ import {
   decodeBlockRecord,
   encodeBlockRecord,
   hasGoodCopy,
+  isLeaving,
   type BlockRecord,
   type Copy,
 } from "./block-record.ts";
@@ -84,6 +85,8 @@ export interface PolicyStorages {
   readonly counting: readonly StorageId[];
   /** Get new copies: in use. */
   readonly taking: readonly StorageId[];
+  /** Are there no more, and never will be. */
+  readonly retired: readonly StorageId[];
 }
 
 /** Reads the storages of a policy: a storage counts only while its record says so. */
@@ -94,13 +97,15 @@ export async function readPolicyStorages(
   const values = await reader.getMany(policy.storages.map((storage) => key.storage(storage)));
   const counting: StorageId[] = [];
   const taking: StorageId[] = [];
+  const retired: StorageId[] = [];
   for (const [index, storage] of policy.storages.entries()) {
     const value = values[index];
     const state = value === undefined ? "retired" : decodeRecord<StorageRecord>(value).state;
     if (state === "in-use" || state === "readonly") counting.push(storage);
     if (state === "in-use") taking.push(storage);
+    if (state === "retired") retired.push(storage);
   }
-  return { quorum: policy.quorum, counting, taking };
+  return { quorum: policy.quorum, counting, taking, retired };
 }
 
 /** Block records by id, in order. */
@@ -262,6 +267,21 @@ export function revive(tx: KvTransaction, id: BlockId, record: BlockRecord): Blo
   if (record.condemnedEpoch === undefined) return record;
   queueUnreferenced(tx, id);
   return { ...record, condemnedEpoch: undefined };
+}
+
+/** The record whose copies at these storages stay: somebody relies on them (DESIGN §4.5). */
+export function rely(record: BlockRecord, storages: readonly StorageId[]): BlockRecord {
+  if (record.leavingEpoch === undefined) return record;
+  const isRelied = (copy: Copy): boolean => isLeaving(copy) && storages.includes(copy.storage);
+  if (!record.copies.some(isRelied)) return record;
+  return {
+    ...record,
+    copies: record.copies.map((copy) => {
+      if (!isRelied(copy)) return copy;
+      const { leaving: _, ...stays } = copy as Extract<Copy, { state: "placed" }>;
+      return stays;
+    }),
+  };
 }
 
 /** The record with the storage's current copy replaced by `copy` (added where there was none). */

@@ -10,6 +10,8 @@ import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { collect, findHolders, type Collected, type CollectionHolder } from "./collection.ts";
 import type { CoordinatorContext } from "./context.ts";
 import { endDead, noticeDead } from "./dead-sessions.ts";
+import { leaveStorages, queueAllLeaving, type Left } from "./leaving.ts";
+import { forgetRetired } from "./retired-storages.ts";
 import { planRemoval, type RemovalPlan } from "./plan-removal.ts";
 import type { UpkeepOptions } from "#lib/repository/upkeep.ts";
 
@@ -19,6 +21,8 @@ export interface GcOptions {
   readonly abandon?: boolean;
   /** Compare the storages' listings with the records. */
   readonly sweep?: boolean;
+  /** Look through all copies for those that no policy asks for. */
+  readonly trim?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: GcProgress) => void;
 }
@@ -50,6 +54,8 @@ export interface GcStorage {
 /** Outcome of a collection. */
 export interface GcResult extends Collected {
   readonly sessionsEnded: number;
+  /** Copies, of what is needed elsewhere, that left storages whose policies do not ask for them any more. */
+  readonly copiesLeft: number;
   readonly storages: readonly GcStorage[];
   /** Sessions that keep something from being collected. */
   readonly heldBy: readonly CollectionHolder[];
@@ -65,6 +71,7 @@ export async function collectGarbage(
   const sessions = await noticeDead(context);
   const endable = await findEndable(context, sessions, options.abandon === true);
   const sessionsEnded = await endDead(context, sessions, ({ session }) => endable.has(session));
+  await forgetRetired(repo, signal);
   await drainRechecks(repo.kv, signal);
   const collected = await collect(repo.kv, {
     signal,
@@ -78,15 +85,37 @@ export async function collectGarbage(
   // storages know of it.
   for (const storage of storages) await storage.attempt(() => storage.fill());
   for (const storage of storages) await storage.attempt(() => storage.clean());
+  const trimmed = await trim(context, storages, options);
   // Filled copies may have been what a mark waited for.
   await drainRechecks(repo.kv, signal);
   const heldBy = await findHolders(repo.kv, settings.resumeWindowMs);
   return {
     ...collected,
+    copiesLeft: trimmed.reduce((sum, { copies }) => sum + copies, 0),
+    bytesFreed: collected.bytesFreed + trimmed.reduce((sum, { bytes }) => sum + bytes, 0),
     sessionsEnded,
     storages: storages.map((storage) => storage.outcome()),
     heldBy,
   };
+}
+
+/** Heads that went to trash are gone by now, so that what they name can follow; and what followed is deleted. */
+async function trim(
+  { repo }: CoordinatorContext,
+  storages: readonly TendedStorage[],
+  { trim: looksThroughAll, signal }: GcOptions,
+): Promise<Left[]> {
+  if (looksThroughAll === true) {
+    for (const { id } of storages) await queueAllLeaving(repo, id, signal);
+  }
+  const left = await leaveStorages(repo, signal);
+  if (left.length > 0) await repo.kv.flush();
+  for (const storage of storages) {
+    if (left.some((each) => each.storage === storage.id)) {
+      await storage.attempt(() => storage.clean());
+    }
+  }
+  return left;
 }
 
 /** What {@link collectGarbage} would free now; nothing is changed. */
@@ -153,6 +182,10 @@ class TendedStorage {
     this.#options = options;
   }
 
+  get id(): StorageId {
+    return this.#storage;
+  }
+
   /** Does a piece of work, unless the storage and the metadata turned out not to know each other. */
   async attempt(work: () => Promise<void>): Promise<void> {
     if (this.#refused !== undefined) return;
@@ -189,7 +222,7 @@ class TendedStorage {
     }
     if (!(await hasTrash(repo.kv, this.#storage))) return;
     const run = await upkeep.runDeletions(this.#storage, this.#watched("deleting"));
-    this.#deleted = run.deleted;
+    this.#deleted += run.deleted;
     this.#deleteFailed = run.failed;
     if (run.reason !== undefined) this.#reasons.add(run.reason);
     // A storage that was full has room now.

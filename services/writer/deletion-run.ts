@@ -156,9 +156,9 @@ async function rootlessHeads(
     await repo.kv.read(async (reader) => {
       const values = await reader.getMany(step.map((name) => key.headAt(storage, name)));
       for (const [index, value] of values.entries()) {
-        const uid = value === undefined ? undefined : decodeRecord<HeadAtRecord>(value).uid;
-        if (uid === undefined || !(await isHeld(reader, storage, uid))) {
-          rootless.add(uid ?? (step[index] as string));
+        const head = value === undefined ? undefined : decodeRecord<HeadAtRecord>(value);
+        if (head === undefined || !(await isHeld(reader, storage, head))) {
+          rootless.add(head?.uid ?? (step[index] as string));
         }
       }
     });
@@ -166,11 +166,17 @@ async function rootlessHeads(
   return rootless;
 }
 
-async function isHeld(reader: KvReader, storage: StorageId, uid: VersionUid): Promise<boolean> {
+async function isHeld(
+  reader: KvReader,
+  storage: StorageId,
+  { uid, state }: HeadAtRecord,
+): Promise<boolean> {
   const value = await reader.get(key.version(uid));
   if (value === undefined) return false;
   const version = decodeRecord<VersionRecord>(value);
   if (version.state === "removed") return true;
+  // It has left the storage: what is shown there of it is on its way out, or was put late.
+  if (state === "trash" && !version.policy.storages.includes(storage)) return true;
   const { root } = version;
   const record = root === undefined ? undefined : await reader.get(key.block(root));
   if (record === undefined) return false;

@@ -2,8 +2,7 @@
 // head is put, so that the storage never shows one that its KV does not know.
 import { assert } from "#lib/core/assert.ts";
 import type { StorageId, VersionUid } from "#lib/core/ids.ts";
-import { createHasher, type Hasher } from "#lib/repository/hashing.ts";
-import type { RepositoryKeys } from "#lib/repository/keys.ts";
+import { headHash, headPrefix } from "#lib/repository/head-names.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
@@ -17,7 +16,7 @@ import {
 } from "#lib/repository/transactions/storage.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { encodeHead, type Head } from "#proto/head.ts";
-import { headObjectName, ObjectFolder } from "#proto/object-names.ts";
+import { headObjectName } from "#proto/object-names.ts";
 import { asAway } from "./away.ts";
 import { forEachBounded } from "./bounded.ts";
 import { countingStorages } from "./counting-storages.ts";
@@ -51,35 +50,24 @@ export async function putOwedHeads(
   const owing: StorageId[] = [];
   for (const id of ids) if ((await countHeads(repo, id, which.uid)) > 0) owing.push(id);
   const { away } = await ensureGuarded(repo, owing, which.signal);
-  const hasher = hasherOf(repo.keys);
   return Promise.all(
     ids.map(async (storage): Promise<HeadsOutcome> => {
       const error = away.find((entry) => entry.storage === storage)?.error;
       const { put, reason } =
-        error === undefined
-          ? await putAt(repo, hasher, storage, which)
-          : { put: 0, reason: error.message };
+        error === undefined ? await putAt(repo, storage, which) : { put: 0, reason: error.message };
       const owed = await countHeads(repo, storage, which.uid);
       return {
         storage,
         put,
         owed,
         hasHead:
-          which.uid !== undefined && (await hasHead(repo.kv, storage, prefixOf(hasher, which.uid))),
+          which.uid !== undefined &&
+          (await hasHead(repo.kv, storage, headPrefix(repo.keys, which.uid))),
         failed: reason !== undefined,
         reason: reason ?? (owed > 0 ? "what the head names is not there yet" : undefined),
       };
     }),
   );
-}
-
-/** Heads are put often, and deriving the keys of a hasher takes longer than naming a head. */
-const hashers = new WeakMap<RepositoryKeys, Hasher>();
-
-function hasherOf(keys: RepositoryKeys): Hasher {
-  const hasher = hashers.get(keys) ?? createHasher(keys);
-  hashers.set(keys, hasher);
-  return hasher;
 }
 
 /** One storage; or the version's, or all, as far as they count. */
@@ -108,7 +96,6 @@ function countHeads(
 
 async function putAt(
   repo: Repository,
-  hasher: Hasher,
   storage: StorageId,
   { uid, signal }: OwedHeads,
 ): Promise<{ readonly put: number; readonly reason: string | undefined }> {
@@ -119,7 +106,7 @@ async function putAt(
       uids,
       PARALLEL,
       async (each) => {
-        if (await putOne(repo, hasher, storage, each, signal)) put += 1;
+        if (await putOne(repo, storage, each, signal)) put += 1;
       },
       signal,
     );
@@ -141,12 +128,11 @@ async function* owedUids(repo: Repository, storage: StorageId): AsyncGenerator<V
 
 async function putOne(
   repo: Repository,
-  hasher: Hasher,
   storage: StorageId,
   uid: VersionUid,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
-  const hash = hasher.headName(uid);
+  const hash = headHash(repo.keys, uid);
   // Outside the transaction: one that is run again after an unknown result records the same name.
   const random = repo.random.bytes(8).toString("hex");
   const planned = await planHead(repo.kv, storage, uid, (version) =>
@@ -159,13 +145,8 @@ async function putOne(
     reserve: true,
     ...(signal === undefined ? {} : { signal }),
   });
-  await confirmHead(repo.kv, storage, planned.name, prefixOf(hasher, uid));
+  await confirmHead(repo.kv, storage, planned.name, headPrefix(repo.keys, uid));
   return true;
-}
-
-/** The start of all names of a version's heads. */
-function prefixOf(hasher: Hasher, uid: VersionUid): string {
-  return `${ObjectFolder.heads}${hasher.headName(uid)}.`;
 }
 
 /** The head of a version as it is now. */

@@ -14,6 +14,7 @@ import {
   readEpoch,
   readPolicyStorages,
   readSession,
+  rely,
   requireSession,
   revive,
   saveBlock,
@@ -119,6 +120,7 @@ function bringNew(context: Context, index: number, id: BlockId): ClaimAnswer | u
 function quickAnswer(context: Context, record: BlockRecord): ClaimAnswer | undefined {
   if (record.condemnedEpoch !== undefined || record.damaged) return undefined;
   let placed = 0;
+  if (record.leavingEpoch !== undefined) return undefined;
   for (const copy of record.copies) {
     if (copy.state === "coming" && copy.session === context.request.session) return undefined;
     if (copy.state === "placed" && context.storages.counting.includes(copy.storage)) placed += 1;
@@ -144,7 +146,7 @@ async function decide(
           damaged: false,
           copies: [],
         }
-      : revive(tx, id, before);
+      : rely(revive(tx, id, before), storages.counting);
   assert(record.kind === request.kind, `${id} is a ${record.kind}`);
   const placed = placedStorages(record, storages);
   if (placed.length >= storages.quorum) {

@@ -13,6 +13,7 @@ import {
   readCounter,
   readEpoch,
   readSession,
+  rely,
   saveBlock,
   writeCounter,
 } from "../ledger.ts";
@@ -102,7 +103,11 @@ async function condemnOne(tx: KvTransaction, id: BlockId, epoch: number): Promis
   if (await isComing(tx, record)) return false;
   tx.clear(key.unreferenced(id));
   if (record.condemnedEpoch !== undefined) return false;
-  await saveBlock(tx, id, record, { ...record, condemnedEpoch: epoch });
+  const whole = rely(
+    record,
+    record.copies.map((copy) => copy.storage),
+  );
+  await saveBlock(tx, id, record, { ...whole, condemnedEpoch: epoch });
   return true;
 }
 

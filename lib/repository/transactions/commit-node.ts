@@ -12,6 +12,7 @@ import {
   readBlock,
   readBlocks,
   readPolicyStorages,
+  rely,
   requireSession,
   revive,
   saveBlock,
@@ -97,8 +98,8 @@ export function commitNode(
       }
       assert(after !== undefined, "a node placed at a quorum has a record");
       await trashUnnamed(tx, before, request);
-      await saveChildren(tx, request.session, node.ids, children);
-      await saveNode(tx, request, node.ids, before, after);
+      await saveChildren(tx, request.session, node.ids, children, storages.counting);
+      await saveNode(tx, request, node.ids, before, rely(after, storages.counting));
       await moveHold(tx, request, node.level);
       return { kind: "committed" };
     },
@@ -201,17 +202,18 @@ async function trashUnnamed(
   }
 }
 
-/** Revives condemned children, turns what else was coming from me into *owed*, and removes my claims. */
+/** Revives condemned children, keeps their copies where the node counts on them, turns what else was coming from me into *owed*, and removes my claims. */
 async function saveChildren(
   tx: KvTransaction,
   session: SessionId,
   ids: readonly BlockId[],
   children: readonly (BlockRecord | undefined)[],
+  counting: readonly StorageId[],
 ): Promise<void> {
   for (const [index, id] of ids.entries()) {
     const before = children[index];
     assert(before !== undefined, "a committed child has a record");
-    let after = revive(tx, id, before);
+    let after = rely(revive(tx, id, before), counting);
     for (const copy of before.copies) {
       if (copy.state !== "coming" || copy.session !== session) continue;
       after = withCopy(after, {
@@ -298,10 +300,10 @@ export function holdNode(
 ): Promise<boolean> {
   return kv.transact(
     async (tx) => {
-      await requireSession(tx, session, token);
+      const { policy } = await requireSession(tx, session, token);
       const record = await readBlock(tx, id);
       if (record === undefined || (await tx.get(key.node(id))) === undefined) return false;
-      const revived = revive(tx, id, record);
+      const revived = rely(revive(tx, id, record), policy?.storages ?? []);
       if (revived !== record) await saveBlock(tx, id, record, revived);
       await setHold(tx, session, position, id);
       return true;

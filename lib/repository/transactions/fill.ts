@@ -4,7 +4,7 @@ import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import type { Kv, KvTransaction } from "#lib/ports/kv.ts";
 import type { Random } from "#lib/ports/random.ts";
 import { decodeNode } from "#proto/node.ts";
-import { currentAt, placedAt, type Copy } from "../block-record.ts";
+import { currentAt, placedAt, type BlockRecord, type Copy } from "../block-record.ts";
 import { key, objectName, parse, range } from "../keyspace.ts";
 import {
   newGeneration,
@@ -13,6 +13,7 @@ import {
   readBlocks,
   readPolicyStorages,
   readSession,
+  rely,
   saveBlock,
   withCopy,
   withPlaced,
@@ -50,7 +51,7 @@ export function placeFilled(kv: Kv, nowMs: number, copy: FilledCopy): Promise<Fi
       }
       if (named.state === "placed") return "placed";
       if (named.state !== "owed" || !(await isInUse(tx, storage))) return "children";
-      if (kind === "node" && !(await childrenPlaced(tx, id, storage))) return "children";
+      if (kind === "node" && !(await relyOnChildren(tx, id, storage))) return "children";
       const after = withPlaced(before, storage, generation, nowMs);
       await saveBlock(tx, id, before, { ...after, storedBytes: copy.storedBytes });
       return "placed";
@@ -71,7 +72,8 @@ async function childIds(tx: KvTransaction, id: BlockId): Promise<BlockId[] | und
   return [...new Set(ids as BlockId[])];
 }
 
-async function childrenPlaced(
+/** Whether all that the node names is placed there; then none of it may leave any more. */
+async function relyOnChildren(
   tx: KvTransaction,
   id: BlockId,
   storage: StorageId,
@@ -79,7 +81,15 @@ async function childrenPlaced(
   const ids = await childIds(tx, id);
   if (ids === undefined) return false;
   const records = await readBlocks(tx, ids);
-  return records.every((record) => record !== undefined && placedAt(record, storage) !== undefined);
+  const isPlaced = (record: BlockRecord | undefined): boolean =>
+    record !== undefined && placedAt(record, storage) !== undefined;
+  if (!records.every(isPlaced)) return false;
+  for (const [index, child] of ids.entries()) {
+    const record = records[index] as BlockRecord;
+    const stays = rely(record, [storage]);
+    if (stays !== record) await saveBlock(tx, child, record, stays);
+  }
+  return true;
 }
 
 /** What keeps a node from being filled. */

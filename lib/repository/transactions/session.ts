@@ -13,6 +13,7 @@ import {
   readBlock,
   readCounter,
   readEpoch,
+  readPolicyStorages,
   readSession,
   requireSession,
   saveBlock,
@@ -288,7 +289,7 @@ export function settleStep(kv: Kv, random: Random, session: SessionId): Promise<
   );
 }
 
-/** What is still coming goes to trash, owed under a new generation where the block is referenced. */
+/** What is still coming goes to trash, owed under a new generation where the block is referenced and the storage is there. */
 async function settleClaim(
   tx: KvTransaction,
   random: Random,
@@ -298,12 +299,19 @@ async function settleClaim(
   const before = await readBlock(tx, id);
   if (before === undefined) return;
   const referenced = await hasReference(tx, id);
+  const storages = before.copies.map((copy) => copy.storage);
+  const { retired } = await readPolicyStorages(tx, { storages, quorum: 1 });
   let after: BlockRecord = before;
   for (const copy of before.copies) {
     if (copy.state !== "coming" || copy.session !== session) continue;
-    after = referenced
-      ? withCopy(after, { state: "owed", storage: copy.storage, generation: newGeneration(random) })
-      : { ...after, copies: after.copies.filter((other) => other !== copy) };
+    after =
+      referenced && !retired.includes(copy.storage)
+        ? withCopy(after, {
+            state: "owed",
+            storage: copy.storage,
+            generation: newGeneration(random),
+          })
+        : { ...after, copies: after.copies.filter((other) => other !== copy) };
   }
   if (after !== before) await saveBlock(tx, id, before, after);
   if (!referenced) queueUnreferenced(tx, id);

@@ -214,7 +214,8 @@ export function confirmHead(
   );
 }
 
-async function trashHeads(
+/** Those heads of a version at a storage that `which` takes go to trash. `prefix` as in {@link confirmHead}. */
+export async function trashHeads(
   tx: KvTransaction,
   storage: StorageId,
   prefix: string,
@@ -242,12 +243,20 @@ async function trashHeads(
  * Whether a storage has a head of a version that does not remove it, of whatever revision: then the version can be restored
  * from there. `prefix` as in {@link confirmHead}.
  */
-export async function hasHead(kv: Kv, storage: StorageId, prefix: string): Promise<boolean> {
+export function hasHead(kv: Kv, storage: StorageId, prefix: string): Promise<boolean> {
+  return kv.read((reader) => hasHeadIn(reader, storage, prefix));
+}
+
+/** {@link hasHead} as a transaction sees it. */
+export async function hasHeadIn(
+  reader: KvReader,
+  storage: StorageId,
+  prefix: string,
+): Promise<boolean> {
   const end = key.headAt(storage, `${prefix}\u007f`);
   let start = key.headAt(storage, prefix);
   for (;;) {
-    const from = start;
-    const entries = await kv.read((reader) => reader.range({ start: from, end, limit: 1000 }));
+    const entries = await reader.range({ start, end, limit: 1000 });
     for (const entry of entries) {
       const head = decodeRecord<HeadAtRecord>(entry.value);
       if (head.state === "confirmed" && !head.removed) return true;
@@ -259,7 +268,7 @@ export async function hasHead(kv: Kv, storage: StorageId, prefix: string): Promi
 }
 
 /** A last revision is kept until every storage of the policy has it; then it goes as well. */
-async function trashLastHeads(
+export async function trashLastHeads(
   tx: KvTransaction,
   version: VersionRecord,
   prefix: string,

@@ -10,6 +10,7 @@ import {
   queueUnreferenced,
   readBlock,
   readPolicyStorages,
+  rely,
   requireSession,
   revive,
   saveBlock,
@@ -20,6 +21,7 @@ import {
   decodeRecord,
   encodeRecord,
   type BackupStatistics,
+  type Policy,
   type SessionRecord,
   type VersionRecord,
 } from "../records.ts";
@@ -73,13 +75,15 @@ export function finishVersion(
       const placed = storages.counting.filter(
         (storage) => before !== undefined && placedAt(before, storage) !== undefined,
       );
-      const needed = request.requireComplete ? version.policy.storages.length : storages.quorum;
+      const all = version.policy.storages.length - storages.retired.length;
+      const needed = request.requireComplete ? all : storages.quorum;
       if (before === undefined || before.damaged || placed.length < needed) {
         const rest = storages.taking.filter((storage) => !placed.includes(storage));
         return { kind: "returned", storages: [...placed, ...rest].slice(0, needed) };
       }
-      await referenceRoot(tx, random, version, request.root, before);
-      const valid = finished(version, request);
+      const policy = policyLeft(version.policy, storages.retired);
+      await referenceRoot(tx, random, { ...version, policy }, request.root, before);
+      const valid = { ...finished(version, request), policy };
       tx.set(key.version(valid.uid), encodeRecord(valid));
       tx.set(key.volume(valid.volume, valid.createdMs, valid.uid), EMPTY);
       oweHeads(tx, valid);
@@ -88,6 +92,13 @@ export function finishVersion(
     },
     { label: "finish" },
   );
+}
+
+/** The policy without the storages that are gone for ever, as far as something is left of it. */
+export function policyLeft(policy: Policy, retired: readonly StorageId[]): Policy {
+  const storages = policy.storages.filter((storage) => !retired.includes(storage));
+  if (storages.length === 0 || storages.length === policy.storages.length) return policy;
+  return { storages, quorum: Math.min(policy.quorum, storages.length) };
 }
 
 async function finishedAlready(
@@ -110,7 +121,7 @@ async function referenceRoot(
   before: BlockRecord,
 ): Promise<void> {
   tx.set(key.reference(root, { kind: "version", uid: version.uid }), EMPTY);
-  let after = revive(tx, root, before);
+  let after = rely(revive(tx, root, before), version.policy.storages);
   for (const storage of version.policy.storages) {
     if (currentAt(after, storage) === undefined) {
       after = withCopy(after, { state: "owed", storage, generation: newGeneration(random) });

@@ -3,7 +3,7 @@
 // the horizon says, when the session uses the old answer: when it commits a node over it.
 import { unpackBlockIds, type BlockId, type SessionId } from "#lib/core/ids.ts";
 import type { BusMessage } from "#lib/ports/bus.ts";
-import type { BlockRecord } from "#lib/repository/block-record.ts";
+import { isLeaving, type BlockRecord } from "#lib/repository/block-record.ts";
 import { decodeNode } from "#proto/node.ts";
 import { decodeReply, decodeRequest } from "#proto/message-codec.ts";
 import { queues, type Envelope, type ReplyEnvelope, type Requests } from "#proto/messages.ts";
@@ -51,8 +51,11 @@ export class AnswerCheckers {
 
   /** A commit has changed these records. */
   changed(blocks: ReadonlyMap<BlockId, Change<BlockRecord>>): void {
-    for (const [id, { after }] of blocks) {
-      if (after !== undefined) continue;
+    for (const [id, { before, after }] of blocks) {
+      if (after !== undefined) {
+        this.#checkLeft(id, before, after);
+        continue;
+      }
       for (const [asker, told] of this.#told) {
         const about = told.get(id);
         if (about === undefined) continue;
@@ -78,6 +81,20 @@ export class AnswerCheckers {
       () =>
         `${id} was removed, and session ${session}, of horizon ${horizon}, was told of it in epoch ${epoch}`,
     );
+  }
+
+  /** A copy that has left a storage: the same for whoever was told of it and goes there. */
+  #checkLeft(id: BlockId, before: BlockRecord | undefined, after: BlockRecord): void {
+    for (const { storage } of before?.copies.filter(isLeaving) ?? []) {
+      if (after.copies.some((copy) => copy.storage === storage)) continue;
+      for (const [asker, told] of this.#told) {
+        const about = told.get(id);
+        const [session = ""] = asker.split("/");
+        const record = this.#mirror.sessions.get(session as SessionId);
+        if (about === undefined || record?.policy?.storages.includes(storage) !== true) continue;
+        this.#checkHorizon(asker, id, about);
+      }
+    }
   }
 
   #request({ type, id, body }: Envelope): void {

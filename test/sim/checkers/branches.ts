@@ -29,6 +29,10 @@ export const BRANCHES = [
   "nodes-taken-over",
   "hint-caught",
   "policy-widened",
+  "policy-narrowed",
+  "copy-left",
+  "storage-lost",
+  "leaving-relied-upon",
 ] as const;
 
 /** A rare branch. */

@@ -1,7 +1,7 @@
 // What must hold after every commit: I1 (closure, and a version that turns valid), I2 (references), I3 (names), I5 (sent once).
 // Only what a commit has changed is looked at, so that it can be done after each.
 import type { BlockId, StorageId, VersionUid } from "#lib/core/ids.ts";
-import type { BlockRecord, Copy } from "#lib/repository/block-record.ts";
+import { isLeaving, type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import type { SimStorage } from "../engine/sim-storage.ts";
@@ -121,6 +121,11 @@ export class CommitCheckers {
     if (before?.damaged === true && after?.damaged === false) branches.hit("damage-repaired");
     if (before?.damaged === false && after?.damaged === true)
       branches.hit(after.kind === "node" ? "damage-climbed" : "damage-marked");
+    for (const leaving of before?.copies.filter(isLeaving) ?? []) {
+      const same = after?.copies.find((copy) => isSame(copy, leaving));
+      if (after !== undefined && same === undefined) branches.hit("copy-left");
+      if (same?.state === "placed" && !isLeaving(same)) branches.hit("leaving-relied-upon");
+    }
     const bad = before?.copies.find((copy) => copy.state === "bad");
     if (bad === undefined || after === undefined) return;
     const same = after.copies.find((copy) => isSame(copy, bad));
@@ -146,6 +151,8 @@ export class CommitCheckers {
   }
 
   #checkEdge(parent: BlockId, child: BlockId, storage: StorageId): void {
+    // What is there no more is forgotten in any order.
+    if (this.#around.mirror.storages.get(storage)?.state === "retired") return;
     const copies =
       this.#around.mirror.blocks.get(child)?.copies.filter((copy) => copy.storage === storage) ??
       [];
@@ -199,7 +206,9 @@ export class CommitCheckers {
   #checkVersion(uid: VersionUid, { before, after }: Change<VersionRecord>): void {
     const { mirror, branches } = this.#around;
     const had = before?.policy.storages.length ?? Infinity;
-    if ((after?.policy.storages.length ?? 0) > had) branches.hit("policy-widened");
+    const has = after?.policy.storages.length ?? had;
+    if (has > had) branches.hit("policy-widened");
+    if (has < had && before !== undefined) branches.hit("policy-narrowed");
     if (before?.state !== "incomplete" || after?.state !== "valid") return;
     const root = after.root === undefined ? undefined : mirror.blocks.get(after.root);
     const counting = after.policy.storages.filter((storage) => {

@@ -1,5 +1,5 @@
 // What must hold once everything has healed and drained: I4, I6, I7, marks, and that nothing is left open.
-import type { BlockId } from "#lib/core/ids.ts";
+import type { BlockId, StorageId } from "#lib/core/ids.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -15,6 +15,8 @@ import { restoreAndCompare } from "../workload/operations.ts";
 /** Checks a world at rest. */
 export async function checkConverged(world: World): Promise<void> {
   for (const storage of world.storages) checkObjects(world, storage);
+  checkAskedFor(world);
+  checkForgotten(world);
   checkMarks(world);
   checkLosses(world);
   checkAcknowledged(world);
@@ -60,6 +62,42 @@ function checkObjects({ mirror }: World, storage: SimStorage): void {
       "I4",
       () => `${storage.name} has ${name}, which nothing names`,
     );
+  }
+}
+
+/** What was given up the metadata do not name any more, but as the only place of what is lost. */
+function checkForgotten({ mirror, lostStorages }: World): void {
+  for (const { id } of lostStorages) {
+    for (const [block, { copies }] of mirror.blocks) {
+      demand(
+        !copies.some(({ storage }) => storage === id),
+        "I4",
+        () => `${block} is named at ${id}`,
+      );
+    }
+    for (const { uid, state, policy } of mirror.versions.values()) {
+      const isForgotten = !policy.storages.includes(id) || policy.storages.length === 1;
+      demand(isForgotten || state === "removed", "I4", () => `${uid} is to be at ${id}`);
+    }
+  }
+}
+
+/** A storage has copies of just what the versions need whose policy names it, but for last good ones. */
+function checkAskedFor({ mirror, storages }: World): void {
+  const isAt = (id: BlockId, storage: StorageId): boolean =>
+    mirror.blocks.get(id)?.copies.some((copy) => copy.storage === storage) === true;
+  for (const [id, { copies }] of mirror.blocks) {
+    for (const { storage: at } of copies) {
+      if (storages.find((storage) => storage.id === at)?.lagging === true) continue;
+      if (!copies.some((copy) => copy.state === "placed" && copy.storage !== at)) continue;
+      const parents = [...(mirror.references.get(id)?.values() ?? [])];
+      const isAskedFor = parents.some((parent) => {
+        if (parent.kind === "node") return isAt(parent.id, at);
+        if (parent.kind === "hold") return true;
+        return mirror.versions.get(parent.uid)?.policy.storages.includes(at);
+      });
+      demand(isAskedFor, "I4", () => `no policy asks for the copy of ${id} at ${at}`);
+    }
   }
 }
 
@@ -121,9 +159,15 @@ function checkRemoved({ mirror, storages }: World): void {
   }
 }
 
+/** Whether storages have lost anything. */
+function hasLost({ storages, lostStorages }: World): boolean {
+  return lostStorages.length > 0 || storages.some(({ harmed }) => harmed.size > 0);
+}
+
 /** I7: what was acknowledged is there, and valid unless storages have lost it. */
-function checkAcknowledged({ mirror, oracle, storages }: World): void {
-  const hasLosses = storages.some(({ harmed }) => harmed.size > 0);
+function checkAcknowledged(world: World): void {
+  const { mirror, oracle } = world;
+  const hasLosses = hasLost(world);
   for (const uid of oracle.acknowledged) {
     const state = mirror.versions.get(uid)?.state;
     demand(
@@ -154,8 +198,7 @@ async function checkVersion(
     if (!version.policy.storages.includes(storage.id)) continue;
     if (isWhole !== true) {
       // What was lost cannot be copied; but where nothing was, every storage of the policy gets all of it.
-      const hasLosses = world.storages.some(({ harmed }) => harmed.size > 0);
-      demand(hasLosses, "progress", () => `${version.uid} is not whole at ${storage.name}`);
+      demand(hasLost(world), "progress", () => `${version.uid} is not whole at ${storage.name}`);
       continue;
     }
     const image = lonely[index]?.read(version.uid) ?? "";

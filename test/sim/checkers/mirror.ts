@@ -60,6 +60,7 @@ const QUEUES: Readonly<Record<string, string>> = {
   "o/": "owed copies",
   "oh/": "owed heads",
   "k/": "re-checks",
+  "l/": "leaving copies",
   "sc/": "claims",
   "sd/": "holds",
 };

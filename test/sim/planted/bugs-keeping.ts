@@ -207,26 +207,4 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     find: "return opened.ok ? ",
     replace: "return opened.ok && (sealed.at(-1) as number) > 60 ? ",
   },
-  {
-    name: "a storage that a version is to be at, too, is not owed its root",
-    step: "7 Replicate",
-    breaks: ["progress"],
-    scenario: "sites",
-    seeds: { from: 1, count: 25 },
-    file: "lib/repository/transactions/policy.ts",
-    find: `        if (after !== root) await saveBlock(tx, version.root, root, after);
-`,
-    replace: "",
-  },
-  {
-    name: "a version that goes to more storages owes them no head",
-    step: "7 Replicate",
-    breaks: ["I6"],
-    scenario: "sites",
-    seeds: { from: 1, count: 25 },
-    file: "lib/repository/transactions/policy.ts",
-    find: `      oweHeads(tx, widened);
-`,
-    replace: "",
-  },
 ];

@@ -2,6 +2,7 @@
 import { BUGS_OF_BRINGING } from "./bugs-bringing.ts";
 import { BUGS_OF_KEEPING } from "./bugs-keeping.ts";
 import { BUGS_OF_LETTING_GO } from "./bugs-letting-go.ts";
+import { BUGS_OF_MOVING } from "./bugs-moving.ts";
 import type { PlantedBug } from "./planted-bug.ts";
 
 /** All planted bugs. */
@@ -9,4 +10,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...BUGS_OF_BRINGING,
   ...BUGS_OF_LETTING_GO,
   ...BUGS_OF_KEEPING,
+  ...BUGS_OF_MOVING,
 ];

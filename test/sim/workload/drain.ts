@@ -81,7 +81,7 @@ async function upkeep(context: CoordinatorContext, isFirst: boolean): Promise<vo
     for (const { id } of repo.storages.list()) await keep.fill(id);
     await scrub(repo, { deep: true });
   }
-  const result = await collectGarbage(context, { abandon: true, sweep: true });
+  const result = await collectGarbage(context, { abandon: true, sweep: true, trim: true });
   const refused = result.storages.find((storage) => storage.refused !== undefined)?.refused;
   if (refused !== undefined) throw refused;
 }
@@ -122,7 +122,7 @@ function unrest(world: World): string[] {
   const { mirror } = world;
   const out: string[] = [];
   for (const [queue, keys] of mirror.queues) {
-    if (queue === "owed copies" || queue === "owed heads" || queue === "trash") continue;
+    if (["owed copies", "owed heads", "trash", "leaving copies"].includes(queue)) continue;
     if (keys.size > 0) out.push(`${keys.size} ${queue}`);
   }
   for (const storage of world.storages) {
@@ -131,6 +131,14 @@ function unrest(world: World): string[] {
     );
     // Where listings may lag, nothing is deleted.
     if (!storage.lagging && trash.length > 0) out.push(`${trash.length} trash at ${storage.name}`);
+  }
+  for (const key of mirror.queues.get("leaving copies") ?? []) {
+    const { storage: at, id } = parse.leaving(Buffer.from(key, "latin1"));
+    const copies = mirror.blocks.get(id)?.copies ?? [];
+    // The last good copy stays, and where nothing is deleted, what a head names does.
+    const isLast = !copies.some((copy) => copy.state === "placed" && copy.storage !== at);
+    const isLagging = world.storages.find((storage) => storage.id === at)?.lagging === true;
+    if (!isLast && !isLagging) out.push(`${id} is to leave ${at}`);
   }
   for (const [id, record] of mirror.blocks) {
     const hasGood = record.copies.some((copy) => copy.state === "placed");

@@ -117,7 +117,10 @@ function setState(
   state: "in-use" | "readonly" | "disabled",
 ): void {
   // By the operator's hand, beside all processes.
-  void setStorageState(world.kv, storage.id, state).catch((error: unknown) => world.fail(error));
+  void setStorageState(world.kv, storage.id, state).catch((error: unknown) => {
+    // It was given up meanwhile.
+    if (!world.lostStorages.includes(storage)) world.fail(error);
+  });
 }
 
 function dataObjects(storage: SimStorage): Map<string, Buffer> {

@@ -3,8 +3,9 @@
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { parseRetentionRules } from "#lib/core/retention.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
+import { headPrefix } from "#lib/repository/head-names.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
-import { widenPolicy } from "#lib/repository/transactions/policy.ts";
+import { narrowPolicy, widenPolicy } from "#lib/repository/transactions/policy.ts";
 import { changeVersion } from "#lib/repository/transactions/version.ts";
 import { runBackup } from "#services/coordinator/backup-job.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
@@ -48,6 +49,9 @@ export const OPERATIONS: Readonly<
   status: { weight: 6, run: status },
   // In scenarios that name it.
   widen: { weight: 0, run: widen },
+  narrow: { weight: 0, run: narrow },
+  lose: { weight: 0, run: lose },
+  "gc-trim": { weight: 0, run: (world, slot) => gc(world, slot, { trim: true }) },
 };
 
 /** A quiet volume is one that nobody reads: only such a one changes. */
@@ -128,7 +132,7 @@ async function backup(
 }
 
 /** I7: what was acknowledged can be restored from a quorum of its storages with all metadata gone: they have its head. */
-function demandHeads({ mirror, storages }: World, uid: VersionUid): void {
+function demandHeads({ mirror, storages, lostStorages }: World, uid: VersionUid): void {
   const version = mirror.versions.get(uid);
   if (version === undefined || version.state === "removed") return;
   const having = storages.filter(({ id, objects }) =>
@@ -140,10 +144,12 @@ function demandHeads({ mirror, storages }: World, uid: VersionUid): void {
         objects.has(at.slice(id.length + 1)),
     ),
   );
+  // Any that was given up may have had it.
+  const needed = version.policy.quorum - lostStorages.length;
   demand(
-    having.length >= version.policy.quorum,
+    having.length >= needed,
     "I7",
-    () => `${uid} was acknowledged with its head at ${having.length} of ${version.policy.quorum}`,
+    () => `${uid} was acknowledged with its head at ${having.length} of ${needed}`,
   );
 }
 
@@ -284,7 +290,7 @@ async function enforce(world: World, slot: ProcessSlot): Promise<void> {
 async function gc(
   world: World,
   slot: ProcessSlot,
-  how: { readonly sweep?: boolean; readonly abandon?: boolean },
+  how: { readonly sweep?: boolean; readonly abandon?: boolean; readonly trim?: boolean },
 ): Promise<void> {
   const result = await world.job(slot, (context) => collectGarbage(context, how));
   if (result.storages.some(({ orphans }) => orphans > 0)) world.branches.hit("sweep-found-orphan");
@@ -321,6 +327,31 @@ async function widen(world: World, slot: ProcessSlot): Promise<void> {
     await upkeep.fill(id);
     await upkeep.putHeads({ storage: id });
   });
+}
+
+/** A version is to be at one storage less. */
+async function narrow(world: World, slot: ProcessSlot): Promise<void> {
+  const version = pickVersion(
+    world,
+    ({ state, policy }) => state === "valid" && policy.storages.length > policy.quorum,
+  );
+  if (version === undefined) return;
+  const { uid } = version;
+  const storage = world.random.pick(version.policy.storages);
+  const leavesAtOnce = world.random.chance(0.5);
+  await world.job(slot, async (context) => {
+    const { repo } = context;
+    const prefix = headPrefix(repo.keys, uid);
+    await narrowPolicy(repo.kv, { uid, storage, headPrefix: prefix, isLost: false });
+    if (leavesAtOnce) await collectGarbage(context);
+  });
+}
+
+/** A storage burns down, and is given up. */
+async function lose(world: World): Promise<void> {
+  if (world.storages.length <= 2) return;
+  await world.loseStorage(world.random.pick(world.storages));
+  world.branches.hit("storage-lost");
 }
 
 async function label(world: World, slot: ProcessSlot): Promise<void> {
@@ -370,6 +401,8 @@ export function isExcused(world: World, error: unknown): boolean {
   if (RACES.has(error.code)) return true;
   // A base that has become invalid meanwhile, or whose policy does not fit.
   if (error.code === ErrorCode.Usage) return error.message.includes("cannot be the base");
-  if (error.code === ErrorCode.Damaged) return world.shape.hasLosses;
+  if (error.code === ErrorCode.Damaged) {
+    return world.shape.hasLosses || world.lostStorages.length > 0;
+  }
   return world.shape.hasFaults && FAILURES.has(error.code);
 }

@@ -231,7 +231,8 @@ const MOVING: FaultRates = {
 
 const SITES: Scenario = {
   name: "sites",
-  about: "versions get more storages, which come and go, while others back up, remove and collect",
+  about:
+    "versions get more storages and leave others, which come and go, while others back up, remove and collect",
   operations: 80,
   faultsMin: { fired: 5, kinds: 3 },
   disasterShare: 0,
@@ -249,6 +250,9 @@ const SITES: Scenario = {
     replicate: 3,
     label: 3,
     widen: 30,
+    narrow: 20,
+    "gc-trim": 3,
+    lose: 1,
   },
   shape: (random) => ({ ...drawShape(random, MOVING, 2000), storages: 3 + random.below(2) }),
 };

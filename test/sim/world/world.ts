@@ -15,6 +15,7 @@ import { encodeRecord } from "#lib/repository/records.ts";
 import { createTasks } from "#lib/repository/block-tasks.ts";
 import { createHasher } from "#lib/repository/hashing.ts";
 import { createSealer, type Sealer } from "#lib/repository/sealing.ts";
+import { retireStorage } from "#lib/repository/transactions/retire.ts";
 import { addStorage } from "#lib/repository/transactions/storage.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
 import { AnswerCheckers } from "../checkers/answer-checkers.ts";
@@ -62,6 +63,10 @@ export class World {
   readonly branches = new Branches();
   readonly kv: MemoryKv = openMemoryKv();
   readonly storages: SimStorage[] = [];
+  /** Those that were given up: what only they had is lost. */
+  readonly lostStorages: SimStorage[] = [];
+  /** Of the storages of new versions. */
+  readonly #storageNames: string[] = [];
   readonly slots: ProcessSlot[] = [];
   readonly volumes: Volumes;
   readonly oracle = new Oracle();
@@ -105,6 +110,7 @@ export class World {
         }),
       );
     }
+    this.#storageNames.push(...this.storages.map(({ name }) => name));
     this.commits = this.#newCommitCheckers();
     this.#answers = new AnswerCheckers(this.mirror, this.branches);
     this.kv.watch((changes) => this.#committed(changes));
@@ -117,7 +123,9 @@ export class World {
   #newCommitCheckers(): CommitCheckers {
     return new CommitCheckers({
       mirror: this.mirror,
-      storages: new Map(this.storages.map((storage) => [storage.id, storage])),
+      storages: new Map(
+        [...this.storages, ...this.lostStorages].map((storage) => [storage.id, storage]),
+      ),
       branches: this.branches,
       isPatient: this.shape.isPatient,
     });
@@ -143,7 +151,7 @@ export class World {
       },
       settings: {
         ...shape.settings,
-        storages: this.storages.map(({ name }) => name),
+        storages: this.#storageNames,
         quorum: 1,
       },
       slots: { slotBytes: 4 * BLOCK_BYTES, slotCount: 4 },
@@ -188,6 +196,15 @@ export class World {
       this.slots.push(slot);
       this.start(slot);
     }
+  }
+
+  /** A storage is gone for ever; whoever is started from now on does not have it in its configuration. */
+  async loseStorage(storage: SimStorage): Promise<void> {
+    this.storages.splice(this.storages.indexOf(storage), 1);
+    this.#storageNames.splice(this.#storageNames.indexOf(storage.name), 1);
+    this.lostStorages.push(storage);
+    storage.away = true;
+    await retireStorage(this.kv, storage.id, true);
   }
 
   /** Starts a process where none runs. */
@@ -269,6 +286,7 @@ export class World {
   async replaceMetadata(contents: MemoryKvContents | undefined): Promise<void> {
     this.kv.restore(contents ?? openMemoryKv().snapshot());
     this.mirror = new Mirror();
+    this.#storageNames.push(...this.storages.map(({ name }) => name));
     this.commits = this.#newCommitCheckers();
     this.#answers = new AnswerCheckers(this.mirror, this.branches);
     const all = { start: Buffer.of(0), end: Buffer.of(0xff), limit: 10_000_000 };
