@@ -59,6 +59,7 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
     const marker = await readStorageMarker(url);
     identity = identify(repository, config, marker, byName);
     if (identity === undefined) return { unknown: { name, url, reason: undefined } };
+    if (isRetired(repository, identity)) return { unknown: { name, url, reason: retired(name) } };
     const { clock, random } = repository.ports;
     const store = await openStorage(url, { identity, clock, random });
     repository.context.log.debug("storage opened", { storage: name, url, identity });
@@ -111,6 +112,18 @@ function refuseSwapped(
   if (record.name === config.name || record.state === "retired") return;
   if (!storages.some(({ name }) => name === record.name)) return;
   throw refused(config, `is storage ${storage}, which the metadata know as ${record.name}`);
+}
+
+function isRetired({ knownStorages }: OpenRepository, identity: StorageId): boolean {
+  const known = knownStorages.find(({ storage }) => storage === identity);
+  return known?.record.state === "retired";
+}
+
+/** Not an error of the command's: whatever it does it does without this storage. */
+function retired(name: string): AshlarError {
+  return new AshlarError(ErrorCode.Refused, `storage ${name} was removed from the repository`, {
+    remedy: "take it out of the configuration",
+  });
 }
 
 function inUse(known: readonly KnownStorage[]): readonly KnownStorage[] {

@@ -12,6 +12,7 @@ import { withEngine } from "../with-engine.ts";
 interface GcOptions {
   readonly abandon?: boolean;
   readonly sweep?: boolean;
+  readonly trim?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -35,6 +36,7 @@ export function addGc(program: Command, act: Act): void {
     )
     .option("--abandon", "give up unfinished backups that nobody works on")
     .option("--sweep", "look for objects that no record names, too")
+    .option("--trim", "look for copies that no policy asks for any more, too")
     .option("-n, --dry-run", "only tell what would go, and the bytes that would be freed")
     .addHelpText("after", HELP)
     .action(
@@ -63,6 +65,7 @@ async function runGc(engine: Engine, options: GcOptions): Promise<void> {
     result = await collectGarbage(coordinator, {
       abandon,
       sweep: options.sweep === true,
+      trim: options.trim === true,
       signal: context.signal,
       onProgress: ({ phase, bytesDone }) => counter.show(bytesDone, phase),
     });
@@ -94,6 +97,7 @@ function lines(engine: Engine, result: GcResult): string[] {
       ["sessions ended", String(result.sessionsEnded)],
       ["blocks removed", String(result.blocksRemoved)],
       ["nodes removed", String(result.nodesRemoved)],
+      ["copies that left storages", String(result.copiesLeft)],
       ["bytes freed", formatSize(result.bytesFreed)],
     ]),
     "",

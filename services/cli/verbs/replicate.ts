@@ -1,6 +1,7 @@
 // ashlar replicate: gives storages what they are owed.
 import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { VersionUid } from "#lib/core/ids.ts";
 import { formatSize } from "#lib/core/size.ts";
 import { listPlacedVersions } from "#services/coordinator/listing.ts";
 import type { Engine } from "../compose.ts";
@@ -15,6 +16,7 @@ import { withEngine } from "../with-engine.ts";
 interface ReplicateOptions {
   readonly storage?: string[];
   readonly to?: string;
+  readonly leave?: string;
   readonly all?: boolean;
 }
 
@@ -31,14 +33,16 @@ const HELP = `
 What a storage could not take while it was away, or was added later, is copied from another storage, never
 from the source, and verified on the way. Every backup does this for its own storages at its end.
 
-With --to, versions that were made for other storages go to this one, too, from now on. It can be stopped and
-given again.
+With --to, versions that were made for other storages go to this one, too, from now on. With --leave they leave
+a storage, once enough of their others have them whole: what no version needs there any more the next
+\`ashlar gc\` deletes. Both together move versions. It can be stopped and given again.
 
 Examples:
   ashlar replicate
   ashlar replicate --storage offsite
   ashlar replicate --to offsite web-x3k2p9 db@latest
-  ashlar replicate --to offsite --all`;
+  ashlar replicate --to offsite --all
+  ashlar replicate --to offsite --leave nas 'web@latest'`;
 
 /** Adds the verb. */
 export function addReplicate(program: Command, act: Act): void {
@@ -48,10 +52,11 @@ export function addReplicate(program: Command, act: Act): void {
     .description(
       "Copies to storages what they are owed, from the others, and puts the heads that wait for it.",
     )
-    .argument("[uids...]", "versions, with --to")
+    .argument("[uids...]", "versions, with --to or --leave")
     .option("--storage <name>", "only this storage (repeatable)", collect)
     .option("--to <name>", "make versions go to this storage, too")
-    .option("--all", "all versions, with --to")
+    .option("--leave <name>", "make versions leave this storage")
+    .option("--all", "all versions, with --to or --leave")
     .addHelpText("after", HELP)
     .action(
       act(async (context, references: string[], options: ReplicateOptions) => {
@@ -60,10 +65,15 @@ export function addReplicate(program: Command, act: Act): void {
           if (options.to !== undefined) await widen(engine, references, options.to);
           const outcomes = await fillAll(
             engine,
-            options.to === undefined ? options.storage : [options.to],
+            options.to !== undefined
+              ? [options.to]
+              : options.leave !== undefined
+                ? []
+                : options.storage,
           );
           // The storages that had these versions before are told of the one more.
           if (options.to !== undefined) await putHeadsNow(engine);
+          if (options.leave !== undefined) await leave(engine, references, options.leave);
           report(engine, outcomes);
         });
       }),
@@ -132,15 +142,17 @@ function report({ context }: Engine, outcomes: readonly ReplicateOutcome[]): voi
 
 function checkOptions(references: readonly string[], options: ReplicateOptions): void {
   const isAll = options.all === true;
-  const problem =
-    options.to === undefined
-      ? references.length > 0 || isAll
-        ? "versions and --all need --to"
-        : undefined
-      : options.storage !== undefined
-        ? "--to and --storage exclude one another"
+  const names = options.to !== undefined || options.leave !== undefined;
+  const problem = !names
+    ? references.length > 0 || isAll
+      ? "versions and --all need --to or --leave"
+      : undefined
+    : options.storage !== undefined
+      ? "--storage excludes --to and --leave"
+      : options.to === options.leave
+        ? "--to and --leave name the same storage"
         : references.length > 0 === isAll
-          ? "--to needs versions, or --all"
+          ? "--to and --leave need versions, or --all"
           : undefined;
   if (problem === undefined) return;
   throw new AshlarError(ErrorCode.Usage, problem, { remedy: "see `ashlar help replicate`" });
@@ -153,13 +165,32 @@ async function widen(engine: Engine, references: readonly string[], to: string):
   const { set } = await engine.storages();
   if (!set.list().some((storage) => storage.id === id && storage.name === to)) set.byName(to);
   await prepareChange(engine);
-  const uids =
-    references.length > 0
-      ? await resolveVersions(engine.kv, references)
-      : // What is damaged cannot be copied: each later `replicate` would fail by it.
-        (await listPlacedVersions(engine.kv, ({ state }) => state === "valid")).map(
-          ({ version }) => version.uid,
-        );
+  const uids = await chosen(engine, references);
   const count = await addToPolicies(engine, uids, id, references.length === 0);
   engine.context.output.note(`${count} of ${uids.length} versions go to ${to}, too, from now on`);
+}
+
+async function chosen(engine: Engine, references: readonly string[]): Promise<VersionUid[]> {
+  if (references.length > 0) return resolveVersions(engine.kv, references);
+  // What is damaged cannot be copied: each later `replicate` would fail by it.
+  const valid = await listPlacedVersions(engine.kv, ({ state }) => state === "valid");
+  return valid.map(({ version }) => version.uid);
+}
+
+/** Those that cannot leave are told, and stay. */
+async function leave(engine: Engine, references: readonly string[], from: string): Promise<void> {
+  const { knownStorage } = await import("../storage-state.ts");
+  const { leavePolicies } = await import("../leave-storage.ts");
+  const { output } = engine.context;
+  await prepareChange(engine);
+  const uids = await chosen(engine, references);
+  const { count, kept } = await leavePolicies(engine, uids, knownStorage(engine, from));
+  await putHeadsNow(engine);
+  output.note(`${count} of ${uids.length} versions are not to be at ${from} any more`);
+  const [first] = kept;
+  if (first === undefined) return;
+  for (const { uid, reason } of kept) output.note(`${uid} stays at ${from}: ${reason}`);
+  throw new AshlarError(ErrorCode.Unavailable, `${kept.length} versions stay at ${from}`, {
+    remedy: first.reason,
+  });
 }

@@ -12,6 +12,7 @@ import type { CommandContext } from "../context.ts";
 import { formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
 import { readConfig, withEngine } from "../with-engine.ts";
+import { addLeaving } from "./storage-leaving.ts";
 
 interface ListedStorage {
   readonly name: string;
@@ -90,6 +91,7 @@ export function addStorage(program: Command, act: Act): void {
     );
   addCheck(storage, act);
   addStates(storage, act);
+  addLeaving(storage, act);
 }
 
 const STATES = [

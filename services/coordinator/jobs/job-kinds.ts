@@ -245,12 +245,13 @@ async function removeAll(
 
 async function gc(
   context: CoordinatorContext,
-  { sweep = false, abandon = false }: JobSpec<"gc">,
+  { sweep = false, abandon = false, trim = false }: JobSpec<"gc">,
   { signal }: JobOptions,
 ): Promise<Result> {
   const { storages, ...result } = await collectGarbage(context, {
     sweep,
     abandon,
+    trim,
     ...(signal === undefined ? {} : { signal }),
   });
   const refused = storages.find((each) => each.refused !== undefined)?.refused;

@@ -60,7 +60,11 @@ const SPECS = {
   }),
   remove: z.strictObject({ versions: z.array(name).min(1).max(10_000) }),
   enforce: z.strictObject({ rules: text, filter: text.optional() }),
-  gc: z.strictObject({ sweep: flag.optional(), abandon: flag.optional() }),
+  gc: z.strictObject({
+    sweep: flag.optional(),
+    abandon: flag.optional(),
+    trim: flag.optional(),
+  }),
   scrub: z.strictObject({
     deep: flag.optional(),
     storages: z.array(name).min(1).optional(),
