@@ -11,7 +11,8 @@ import { oweChildren, placeFilled } from "./fill.ts";
 import { leaveStep, queueLeaving, storagesToLeave } from "./leave.ts";
 import { narrowPolicy, widenPolicy } from "./policy.ts";
 import { forgetStep, retireStorage } from "./retire.ts";
-import { holdNode } from "./commit-node.ts";
+import { encodeNode } from "#proto/node.ts";
+import { commitNode, holdNode } from "./commit-node.ts";
 import { confirmHead, planHead, readStamps } from "./storage.ts";
 import { drainRechecks } from "./recheck.ts";
 import { markBad } from "./verify.ts";
@@ -212,6 +213,16 @@ describe("a copy that leaves stays where somebody relies on it", () => {
     assert.equal(await other.world.states(M), "placed placed");
   });
 
+  it("a commit does, of what was claimed before the mark", async () => {
+    const { world } = await markedRoot();
+    const { session, token, policy } = await world.session();
+    const plain = encodeNode({ level: 0, children: [X, Y] });
+    const position = { level: 0, index: 0 };
+    const request = { session, token, id: N, plain, durable: [], storedBytes: 0, policy, position };
+    assert.equal((await commitNode(world.kv, 1, request)).kind, "committed");
+    await stays(world, N);
+  });
+
   it("a hold does, also of a session that may be resumed", async () => {
     const { world, b } = await markedRoot();
     const by = await world.session();
@@ -318,6 +329,19 @@ describe("a storage that is lost", () => {
     while (await forgetStep(world.kv, b, headPrefix));
     assert.equal(await world.states(X), "placed ");
     assert.equal(await world.states(N), "placed ");
+  });
+
+  it("is not owed again what a dead session was to bring there", async () => {
+    const world = await ProtocolWorld.open(2);
+    const [a, b] = world.storages as [StorageId, StorageId];
+    await backUp(world, N, [X], [a]);
+    const session = await world.session(2);
+    assert.equal((await world.claimSend(session, X)).length, 1);
+    assert.equal(await world.states(X), "placed coming");
+    await retireStorage(world.kv, b, true);
+    await world.die(session);
+    await world.abandon(session);
+    assert.equal(await world.states(X), "placed ");
   });
 
   it("is retired only when it is empty, unless it is given up", async () => {
