@@ -29,7 +29,12 @@ export interface Head {
   readonly protected: boolean;
   /** What the backup did: counters by name. */
   readonly statistics: Readonly<Record<string, number>>;
-  readonly policy: { readonly storages: readonly string[]; readonly quorum: number };
+  readonly policy: {
+    readonly storages: readonly string[];
+    readonly quorum: number;
+    /** Absent where there is no preference. */
+    readonly prefer?: readonly string[];
+  };
   readonly source: string;
   readonly warnings: readonly string[];
   /** Fields of a newer Ashlar, to be kept in the next revision. */
@@ -46,7 +51,7 @@ export function encodeHead(head: Head): Buffer {
     format: HEAD_FORMAT,
     removed: removed ? true : undefined,
     root: root === undefined ? undefined : Buffer.from(root, "hex"),
-    policy: { storages: policy.storages, quorum: policy.quorum },
+    policy: { storages: policy.storages, quorum: policy.quorum, prefer: policy.prefer },
   });
 }
 
@@ -76,6 +81,9 @@ export function decodeHead(bytes: Uint8Array): Head {
     policy: {
       storages: policy.list("storages", asStorageId, "storage identities"),
       quorum: policy.whole("quorum", 1),
+      ...(policy.has("prefer")
+        ? { prefer: policy.list("prefer", asStorageId, "storage identities") }
+        : {}),
     },
     source: fields.text("source"),
     warnings: fields.list("warnings", asText, "text"),

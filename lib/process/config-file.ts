@@ -71,6 +71,8 @@ export interface Config {
     readonly quorum: number;
     /** Names of the storages that a version goes to. */
     readonly storages: readonly string[];
+    /** Names of storages that restores read first, as far as a version is there. */
+    readonly prefer?: readonly string[] | undefined;
     /** Between 0 and 1. */
     readonly hintSample: number;
   };

@@ -86,6 +86,8 @@ function defaultsSchema(smallBlocks: boolean) {
         .array(storageName, expecting("a list of names of storages"))
         .min(1, "expected at least one storage")
         .optional(),
+      /** Read first by restores, in this order. */
+      prefer: z.array(storageName, expecting("a list of names of storages")).optional(),
       hintSample: share.default(0.001),
     },
     expecting("a section"),
@@ -223,19 +225,12 @@ function checkTogether(content: ConfigContent, context: z.RefinementCtx): void {
 }
 
 function checkPolicy(
-  { storages, quorum }: ConfigContent["defaults"],
+  { storages, quorum, prefer }: ConfigContent["defaults"],
   names: readonly string[],
   complain: Complain,
 ): void {
-  for (const [index, name] of (storages ?? []).entries()) {
-    const at = ["defaults", "storages", index];
-    if (storages?.indexOf(name) !== index) complain(at, `${name} is listed twice`);
-    if (names.includes(name)) continue;
-    const similar = closestWord(name, names);
-    const advice =
-      similar === undefined ? `expected some of ${names.join(", ")}` : `did you mean ${similar}?`;
-    complain(at, `there is no storage ${JSON.stringify(name)}; ${advice}`);
-  }
+  checkNames(["defaults", "storages"], storages ?? [], names, complain);
+  checkNames(["defaults", "prefer"], prefer ?? [], names, complain);
   const count = (storages ?? names).length;
   // An empty list has its own complaint.
   if (count > 0 && quorum > count) {
@@ -243,6 +238,23 @@ function checkPolicy(
       ["defaults", "quorum"],
       `expected at most ${count}, the number of storages that a version goes to, found ${quorum}`,
     );
+  }
+}
+
+function checkNames(
+  list: readonly string[],
+  wanted: readonly string[],
+  names: readonly string[],
+  complain: Complain,
+): void {
+  for (const [index, name] of wanted.entries()) {
+    const at = [...list, index];
+    if (wanted.indexOf(name) !== index) complain(at, `${name} is listed twice`);
+    if (names.includes(name)) continue;
+    const similar = closestWord(name, names);
+    const advice =
+      similar === undefined ? `expected some of ${names.join(", ")}` : `did you mean ${similar}?`;
+    complain(at, `there is no storage ${JSON.stringify(name)}; ${advice}`);
   }
 }
 

@@ -42,6 +42,8 @@ export interface RepositoryRecord {
 export interface Policy {
   readonly storages: readonly StorageId[];
   readonly quorum: number;
+  /** Those of them that restores of the version read first, in this order; absent: as the storages are configured. */
+  readonly prefer?: readonly StorageId[];
 }
 
 /** *in use*; *readonly*: counts, gets nothing new; *disabled*: counts for nothing; *retired*: for ever. */

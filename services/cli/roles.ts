@@ -90,6 +90,7 @@ export function coordinatorSettings({ sessions, defaults }: Config): Coordinator
     hintSample: defaults.hintSample,
     storages: defaults.storages,
     quorum: defaults.quorum,
+    prefer: defaults.prefer,
   };
 }
 

@@ -80,7 +80,25 @@ function choosePolicy(context: CoordinatorContext, job: BackupJob): Policy {
       { remedy: "name more storages, or a smaller quorum" },
     );
   }
-  return { storages, quorum };
+  const prefer = choosePreferred(context, job, storages);
+  return { storages, quorum, ...(prefer.length === 0 ? {} : { prefer }) };
+}
+
+/** What the job prefers must be a storage of the version; of what the configuration does, those that are. */
+function choosePreferred(
+  { repo, settings }: CoordinatorContext,
+  job: BackupJob,
+  storages: readonly StorageId[],
+): StorageId[] {
+  const names = [...new Set(job.prefer ?? settings.prefer ?? [])];
+  const isStranger = (name: string): boolean => !storages.includes(repo.storages.byName(name).id);
+  const stranger = job.prefer?.find(isStranger);
+  if (stranger !== undefined) {
+    throw new AshlarError(ErrorCode.Usage, `the version does not go to ${stranger}`, {
+      remedy: "prefer a storage that it goes to",
+    });
+  }
+  return names.filter((name) => !isStranger(name)).map((name) => repo.storages.byName(name).id);
 }
 
 async function checkStorages(

@@ -19,6 +19,8 @@ export interface CoordinatorSettings {
   /** Names of the storages of a version, unless a job names others. */
   readonly storages: readonly string[];
   readonly quorum: number;
+  /** Names of storages that restores of a version read first, as far as it is there. */
+  readonly prefer?: readonly string[] | undefined;
 }
 
 /** A coordinator's surroundings. */

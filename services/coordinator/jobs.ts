@@ -39,6 +39,8 @@ export interface BackupJob {
   /** Names of the storages; default: those of the configuration. */
   readonly storages?: readonly string[];
   readonly quorum?: number;
+  /** Names of storages of the version that its restores read first, in this order. */
+  readonly prefer?: readonly string[];
   /** Fail unless every storage of the policy has it whole. */
   readonly requireComplete?: boolean;
   readonly labels?: Readonly<Record<string, string>>;

@@ -1,8 +1,9 @@
 // Versions as a rebuild finds them on storages.
-import type { BlockId, StorageId, VersionUid } from "#lib/core/ids.ts";
+import type { BlockId, VersionUid } from "#lib/core/ids.ts";
 import {
   NO_STATISTICS,
   type BackupStatistics,
+  type Policy,
   type VersionRecord,
 } from "#lib/repository/records.ts";
 import type { Head } from "#proto/head.ts";
@@ -83,7 +84,7 @@ function versionFrom(head: Head, known: RebuiltVersion | undefined): RebuiltVers
     state: head.removed ? "removed" : "invalid",
     protected: head.protected,
     labels: head.labels,
-    policy: { storages: head.policy.storages as readonly StorageId[], quorum: head.policy.quorum },
+    policy: head.policy as Policy,
     source: head.source,
     warnings: head.warnings,
     statistics: statisticsFrom(head.statistics),

@@ -150,7 +150,7 @@ function startReading(
       uid: version.uid,
       volume: version.volume,
       source: "",
-      policy: undefined,
+      policy: version.policy,
       ...ownerOf(context),
     },
     nowMs,

@@ -168,7 +168,7 @@ export function headOf(version: VersionRecord): Head {
     labels: version.labels,
     protected: version.protected,
     statistics: { ...version.statistics },
-    policy: { storages: version.policy.storages, quorum: version.policy.quorum },
+    policy: version.policy,
     source: version.source,
     warnings: version.warnings,
   };

@@ -221,17 +221,19 @@ describe("reading back", () => {
 });
 
 describe("which storage is read", () => {
-  it("is each of equal ones, and the one that comes first by its order", async () => {
-    for (const [order, expected] of [
-      [undefined, [true, true]],
-      [2, [false, true]],
+  it("is each of equal ones, the one that comes first by its order, or the one that the version prefers", async () => {
+    for (const [order, prefer, expected] of [
+      [undefined, undefined, [true, true]],
+      [2, undefined, [false, true]],
+      [2, ["s0"], [true, false]],
     ] as const) {
       const process = await openOneProcess({
         storages: 2,
         ...(order === undefined ? {} : { readOrders: [order, 1] }),
       });
       process.device("disk", seededRandom(3).bytes(64 * B));
-      const { uid } = await runBackup(process.context, { source: "disk", volume: "v" });
+      const job = { source: "disk", volume: "v", ...(prefer === undefined ? {} : { prefer }) };
+      const { uid } = await runBackup(process.context, job);
       const isRead = [false, false];
       for (const [index, store] of process.stores.entries()) {
         store.faults = {

@@ -12,6 +12,7 @@ import type { GetOptions } from "#lib/ports/blob-store.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 import { type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { readBlock, requireSession } from "#lib/repository/ledger.ts";
+import type { SessionRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { markBad } from "#lib/repository/transactions/verify.ts";
 import type { ReadBlockMessage, ReadOutcomeMessage, Requests } from "#proto/messages.ts";
@@ -34,12 +35,12 @@ export async function readBlocksBack(
   context: ReadContext,
   request: Requests["read"]["request"],
 ): Promise<{ body: Requests["read"]["reply"]; payload: Slot }> {
-  await requireRestore(context.repo, request);
+  const { policy } = await requireRestore(context.repo, request);
   const plain = await context.plain.acquire();
   try {
     const sealed = await context.sealed.acquire();
     try {
-      const outcomes = await readAll(context, request, sealed, plain);
+      const outcomes = await readAll(context, request, policy?.prefer ?? [], sealed, plain);
       return { body: { outcomes }, payload: plain };
     } finally {
       sealed.release();
@@ -50,21 +51,22 @@ export async function readBlocksBack(
   }
 }
 
-/** What is stored is given back to whoever restores it, and to nobody who merely knows its id. */
+/** What is stored is given back to whoever restores it, and to nobody who merely knows its id. The restore's session. */
 async function requireRestore(
   { kv }: Repository,
   { session, token }: Requests["read"]["request"],
-): Promise<void> {
-  const { kind } = await kv.read((reader) =>
+): Promise<SessionRecord> {
+  const record = await kv.read((reader) =>
     requireSession(reader, asShortId<SessionId>(session), asShortId<Token>(token)),
   );
-  if (kind === "restore") return;
+  if (record.kind === "restore") return record;
   throw new AshlarError(ErrorCode.Refused, `session ${session} is of no restore`);
 }
 
 async function readAll(
   context: ReadContext,
   request: Requests["read"]["request"],
+  preferred: readonly StorageId[],
   sealed: Slot,
   plain: Slot,
 ): Promise<ReadOutcomeMessage[]> {
@@ -82,7 +84,7 @@ async function readAll(
       const into = sealed.bytes.subarray(index * share, (index + 1) * share);
       const offset = places[index] as number;
       const out = plain.bytes.subarray(offset, offset + block.length);
-      const outcome = await readOne(context, { block, only, into, slot: sealed, out });
+      const outcome = await readOne(context, { block, only, preferred, into, slot: sealed, out });
       outcomes[index] = outcome.ok ? { ok: true, offset, length: block.length } : outcome;
     }),
   );
@@ -101,6 +103,8 @@ interface Failure {
 interface Reading {
   readonly block: ReadBlockMessage;
   readonly only: StorageId | undefined;
+  /** Of the version's policy. */
+  readonly preferred: readonly StorageId[];
   /** For the sealed object; a part of `slot`, or memory of its own where somebody may still write into that. */
   into: Uint8Array;
   readonly slot: Slot;
@@ -118,7 +122,7 @@ async function readOne(
   // A copy may be replaced while it is read: the record is read again after each failure.
   for (let tries = 0; tries < 8; tries += 1) {
     const record = await repo.kv.read((reader) => readBlock(reader, id));
-    const [first, second] = candidates(context, record, reading.only, failures);
+    const [first, second] = candidates(context, record, reading, failures);
     if (first === undefined) break;
     const failure = await tryCopies(context, reading, first, second);
     if (failure === undefined) return { ok: true };
@@ -144,12 +148,12 @@ function isAway(failures: readonly Failure[]): boolean {
 
 /**
  * The copies to try, the best first: placed, not tried yet, at a storage that is there; of those the ones that are to be read
- * first, unless they hang, and of several such the one that is likely to answer first.
+ * first, by the version or by the storages, unless they hang, and of several such the one that is likely to answer first.
  */
 function candidates(
   { repo, steering }: ReadContext,
   record: BlockRecord | undefined,
-  only: StorageId | undefined,
+  { only, preferred }: Reading,
   failures: readonly Failure[],
 ): Copy[] {
   const copies = (record?.copies ?? []).filter(
@@ -161,11 +165,16 @@ function candidates(
   const worth = ({ state, storage }: Copy): number =>
     (state === "bad" ? 2 : 0) + (repo.storages.isAvailable(storage) ? 0 : 1);
   const avoided = new Map(copies.map(({ storage }) => [storage, steering.isToAvoid(storage)]));
+  const preference = ({ storage }: Copy): number => {
+    const at = preferred.indexOf(storage);
+    return at < 0 ? preferred.length : at;
+  };
   const lateness = ({ storage }: Copy): number => Number(avoided.get(storage));
   return copies.toSorted(
     (a, b) =>
       worth(a) - worth(b) ||
       lateness(a) - lateness(b) ||
+      preference(a) - preference(b) ||
       repo.storages.readOrder(a.storage) - repo.storages.readOrder(b.storage) ||
       steering.expectedMs(a.storage) - steering.expectedMs(b.storage),
   );

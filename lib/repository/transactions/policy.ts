@@ -15,7 +15,7 @@ import {
 } from "../ledger.ts";
 import { encodeRecord, type VersionRecord } from "../records.ts";
 import { hasHeadIn, trashHeads } from "./storage.ts";
-import { oweHeads, requireVersion } from "./version.ts";
+import { oweHeads, policyLeft, requireVersion } from "./version.ts";
 
 const EMPTY = Buffer.alloc(0);
 
@@ -101,7 +101,7 @@ export function narrowPolicy(kv: Kv, narrowing: Narrowing): Promise<VersionRecor
       if (storages.length === 0) return version;
       const narrowed: VersionRecord = {
         ...version,
-        policy: { storages, quorum: Math.min(version.policy.quorum, storages.length) },
+        policy: policyLeft(version.policy, [storage]),
         revision: version.revision + 1,
       };
       tx.set(key.version(uid), encodeRecord(narrowed));

@@ -94,11 +94,14 @@ export function finishVersion(
   );
 }
 
-/** The policy without the storages that are gone for ever, as far as something is left of it. */
-export function policyLeft(policy: Policy, retired: readonly StorageId[]): Policy {
-  const storages = policy.storages.filter((storage) => !retired.includes(storage));
+/** The policy without some storages, as far as something is left of it. */
+export function policyLeft(policy: Policy, without: readonly StorageId[]): Policy {
+  const isLeft = (storage: StorageId): boolean => !without.includes(storage);
+  const storages = policy.storages.filter(isLeft);
   if (storages.length === 0 || storages.length === policy.storages.length) return policy;
-  return { storages, quorum: Math.min(policy.quorum, storages.length) };
+  const prefer = policy.prefer?.filter(isLeft) ?? [];
+  const quorum = Math.min(policy.quorum, storages.length);
+  return { storages, quorum, ...(prefer.length === 0 ? {} : { prefer }) };
 }
 
 async function finishedAlready(

@@ -21,6 +21,7 @@ interface BackupOptions {
   readonly strictHints?: boolean;
   readonly storage?: string[];
   readonly quorum?: number;
+  readonly prefer?: string[];
   readonly requireComplete?: boolean;
   readonly label?: string[];
   readonly blockSize?: string;
@@ -59,6 +60,7 @@ export function addBackup(program: Command, act: Act): void {
     .option("--strict-hints", "fail when a hint turns out to be wrong")
     .option("--storage <name>", "back up to this storage (repeatable)", collect)
     .option("--quorum <count>", "how many storages must have it whole", parseCount)
+    .option("--prefer <name>", "restores read this storage first (repeatable, in order)", collect)
     .option("--require-complete", "fail unless every storage has it whole")
     .option("--label <name=value>", "label of the version (repeatable)", collect)
     .option("--block-size <size>", "size of its blocks")
@@ -110,6 +112,7 @@ async function backupJob(
     strictHints: options.strictHints === true,
     storages,
     ...(options.quorum === undefined ? {} : { quorum: options.quorum }),
+    ...(options.prefer === undefined ? {} : { prefer: options.prefer }),
     requireComplete: options.requireComplete === true,
     labels: labelsOf(options.label ?? []),
     blockBytes:

@@ -52,6 +52,9 @@ function fields(listed: ListedVersion, nameOf: StorageNames): [string, string][]
       ? []
       : [["not yet at", missingAt.map(nameOf).join(", ")] satisfies [string, string]]),
     ["policy", `${policy.storages.map(nameOf).join(", ")}; quorum ${policy.quorum}`],
+    ...(policy.prefer === undefined
+      ? []
+      : [["read first", policy.prefer.map(nameOf).join(", ")] satisfies [string, string]]),
     ["protected", version.protected ? "yes" : "no"],
     ["source", version.source],
     ["labels", labelLines(version.labels)],

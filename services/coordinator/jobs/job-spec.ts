@@ -41,6 +41,7 @@ const SPECS = {
     strictHints: flag.optional(),
     storages: z.array(name).min(1).optional(),
     quorum: z.int().min(1).max(16).optional(),
+    prefer: z.array(name).min(1).optional(),
     requireComplete: flag.optional(),
     labels: labels.optional(),
     blockSize: bytes.optional(),
