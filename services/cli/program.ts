@@ -41,6 +41,7 @@ const VERBS: readonly (readonly [names: readonly string[], load: () => Promise<A
   [["ls"], async () => (await import("./verbs/ls.ts")).addLs],
   [["show"], async () => (await import("./verbs/show.ts")).addShow],
   [["diff"], async () => (await import("./verbs/diff.ts")).addDiff],
+  [["find"], async () => (await import("./verbs/find.ts")).addFind],
   [["rm"], async () => (await import("./verbs/rm.ts")).addRm],
   [["protect", "unprotect"], async () => (await import("./verbs/protect.ts")).addProtect],
   [["label"], async () => (await import("./verbs/label.ts")).addLabel],

@@ -1,6 +1,6 @@
 // Every verb as a user gives it: what it prints, and what it does.
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { BLOCK, imageBytes, noise, type BlockContent } from "#test/fixtures/integration-image.ts";
 import { TestRepository, TEST_TIMEOUT_MS } from "#test/fixtures/integration-repository.ts";
@@ -177,6 +177,53 @@ describe("verbs", options, () => {
     );
     await repository.run(["gc", "--sweep"]);
     await repository.assertNoOrphans();
+  });
+
+  it("find tells which versions need an object", async () => {
+    await using repository = await TestRepository.make();
+    const image = repository.fresh("disk");
+    await write(image, "shared", "one", "1");
+    const first = await repository.backup(image, "one");
+    await write(image, "2", "3", "two", "shared");
+    const second = await repository.backup(image, "two");
+    interface Found {
+      readonly id: string;
+      readonly type: string;
+      readonly named: boolean;
+      readonly copies: readonly { readonly state: string }[];
+      readonly versions: readonly { readonly uid: string; readonly offsets: readonly number[] }[];
+    }
+    const find = (text: string): Promise<Found> => repository.json<Found>(["find", text]);
+    const folder = repository.storageFolder();
+    const files = (await readdir(folder, { recursive: true, withFileTypes: true }))
+      .filter((entry) => entry.isFile())
+      .map((entry) => `${entry.parentPath}/${entry.name}`);
+    const some = (kind: string): string[] => files.filter((file) => file.includes(`/${kind}/`));
+    const found = await Promise.all(some("blocks").map(find));
+    assert.equal(found.length, 6);
+    const shared = found.find(({ versions }) => versions.length === 2);
+    assert.deepEqual(
+      shared?.versions.toSorted((a, b) => a.offsets[0]! - b.offsets[0]!),
+      [
+        { uid: first.uid, offsets: [0], length: BLOCK, more: false },
+        { uid: second.uid, offsets: [3 * BLOCK], length: BLOCK, more: false },
+      ],
+    );
+    const { id } = shared;
+    for (const text of [id.slice(0, 9), id.slice(0, 10), id]) {
+      assert.deepEqual((await find(text)).versions, shared.versions);
+    }
+    const old = await find(`blocks/${id}.${"0".repeat(16)}`);
+    assert.deepEqual([old.named, old.copies[0]?.state], [false, "good"]);
+    const node = await find(some("nodes")[0]!);
+    assert.deepEqual([node.type, node.versions.length], ["node", 1]);
+    const named = await repository.json<{ uid: string }>(["find", some("heads")[0]!]);
+    assert.ok([first.uid, second.uid].includes(named.uid));
+    await repository.run(["rm", second.uid, first.uid]);
+    assert.deepEqual((await find(id)).versions, []);
+    await repository.fails(66, ["find", "f".repeat(64)]);
+    await repository.fails(64, ["find", "image"]);
+    await repository.fails(64, ["find", id.slice(0, 3)]);
   });
 
   it("label sets and removes labels, and they reach the storages", async () => {
