@@ -8,7 +8,7 @@ import { after, before, describe, it, type TestContext } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { parseDocument } from "yaml";
 import { BLOCK, MIB, writeNoise } from "#test/fixtures/integration-image.ts";
-import { until } from "#test/fixtures/integration-process.ts";
+import { until, type RunningProcess } from "#test/fixtures/integration-process.ts";
 import { TEST_TIMEOUT_MS } from "#test/fixtures/integration-repository.ts";
 import {
   leaveNetwork,
@@ -51,6 +51,7 @@ describe("a network that is cut", { skip, timeout: TEST_TIMEOUT_MS }, () => {
   const resources = new AsyncDisposableStack();
   let cluster: TestCluster;
   let hosts: Readonly<Record<Agent, NetworkHost>>;
+  let second: { readonly config: string; agent: RunningProcess };
   before(async () => {
     await leaveNetwork();
     const host = async (): Promise<NetworkHost> => resources.use(await NetworkHost.make());
@@ -65,13 +66,14 @@ describe("a network that is cut", { skip, timeout: TEST_TIMEOUT_MS }, () => {
     await configure(hv2, { ...limits, ...other });
     const writer = path.join(repo.folder, "other.yaml");
     await configure(repo.configFile, other, writer);
-    await Promise.all([
+    const [agent] = await Promise.all([
+      cluster.startAgent("reader", hv2),
       cluster.startAgent("dedup,coordinator", undefined, hosts.core),
       cluster.startAgent("writer"),
       cluster.startAgent("writer", writer, hosts["writer of another pool"]),
       cluster.startAgent("reader", hv1, hosts.reader),
-      cluster.startAgent("reader", hv2),
     ]);
+    second = { config: hv2, agent };
   });
   after(() => resources.disposeAsync());
 
@@ -119,6 +121,32 @@ describe("a network that is cut", { skip, timeout: TEST_TIMEOUT_MS }, () => {
 
   it("between a reader, a writer and the cluster, without a word, until connections are taken for dead", (test) =>
     survive(test, ["reader", "writer of another pool"], "silent", BEYOND_CONNECTION_MS));
+
+  it("between a reader and the cluster for good: another agent that reaches the source goes on", async (test) => {
+    const { repo } = cluster;
+    const source = repo.fresh("image");
+    const bytes = await writeNoise(source, "taken-over", IMAGE_BYTES);
+    second.agent.signal("SIGTERM");
+    await second.agent.ended;
+    const stored = await repo.blockCount();
+    const job = await cluster.submit({ kind: "backup", volume: "taken-over", source });
+    const fresh = async (): Promise<number> => ((await repo.blockCount()) - stored) * BLOCK;
+    await until(async () => ((await fresh()) >= IMAGE_BYTES / 8 ? true : undefined), 100);
+    second.agent = await cluster.startAgent("reader", second.config);
+    await hosts.reader.cut("silent");
+    const cutMs = Date.now();
+    // While the first one is still cut off, and believes that it is at work.
+    const { uid } = await cluster.done(job, JOB_MS);
+    test.diagnostic(`done ${((Date.now() - cutMs) / 1000).toFixed(1)} s after the cut`);
+    assert.ok((await cluster.get(job)).attempts > 1);
+    await hosts.reader.heal();
+    await repo.assertRestores(String(uid), bytes);
+    const other = repo.fresh("image");
+    const more = await writeNoise(other, "again", MIB);
+    const again = { kind: "backup", volume: "again", source: other, host: "hv1" };
+    const restored = await cluster.done(await cluster.submit(again), JOB_MS);
+    await repo.assertRestores(String(restored["uid"]), more);
+  });
 
   it("and nothing is left over", async () => {
     const { repo } = cluster;
