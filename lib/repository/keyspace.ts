@@ -89,6 +89,7 @@ const P = {
   verify: ascii("v/"),
   recheck: ascii("k/"),
   leaving: ascii("l/"),
+  renewal: ascii("rn/"),
   version: ascii("vu/"),
   volume: ascii("vv/"),
   session: ascii("se/"),
@@ -147,6 +148,8 @@ export const key = {
   recheck: (id: BlockId): Buffer => idKey(P.recheck, id),
   /** A copy that may have to leave the storage. */
   leaving: (storage: StorageId, id: BlockId): Buffer => idKey(P.leaving, storage, id),
+  /** An object that is to take the place of a copy's. */
+  renewal: (storage: StorageId, id: BlockId): Buffer => idKey(P.renewal, storage, id),
   version: (uid: VersionUid): Buffer => Buffer.concat([P.version, ascii(uid)]),
   volume: (volume: string, createdMs: number, uid: VersionUid): Buffer =>
     Buffer.concat([P.volume, ascii(volume), NUL, u64(createdMs), ascii(uid)]),
@@ -187,6 +190,7 @@ export const range = {
   verify: (storage: StorageId): KeyRange => prefixRange(withStorage(P.verify, storage)),
   rechecks: (): KeyRange => prefixRange(P.recheck),
   leaving: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.leaving, storage)),
+  renewals: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.renewal, storage)),
   versions: (uidPrefix = ""): KeyRange => prefixRange(Buffer.concat([P.version, ascii(uidPrefix)])),
   volume: (volume: string): KeyRange => prefixRange(Buffer.concat([P.volume, ascii(volume), NUL])),
   volumes: (): KeyRange => prefixRange(P.volume),
@@ -236,6 +240,10 @@ export const parse = {
   leaving: (bytes: Buffer): { storage: StorageId; id: BlockId } => ({
     storage: shortIdFrom<StorageId>(bytes, P.leaving.length),
     id: blockIdFrom(bytes, P.leaving.length + SHORT_ID_BYTES),
+  }),
+  renewal: (bytes: Buffer): { storage: StorageId; id: BlockId } => ({
+    storage: shortIdFrom<StorageId>(bytes, P.renewal.length),
+    id: blockIdFrom(bytes, P.renewal.length + SHORT_ID_BYTES),
   }),
   verify: (bytes: Buffer): { storage: StorageId; lastMs: number; id: BlockId } => ({
     storage: shortIdFrom<StorageId>(bytes, P.verify.length),

@@ -5,6 +5,8 @@ import type { SessionId, StorageId } from "#lib/core/ids.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import { parse, range } from "#lib/repository/keyspace.ts";
 import { listSessions, type SessionEntry } from "#lib/repository/transactions/session.ts";
+import type { Repository } from "#lib/repository/repository.ts";
+import { dropRenewals } from "#lib/repository/transactions/renew.ts";
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { collect, findHolders, type Collected, type CollectionHolder } from "./collection.ts";
@@ -72,6 +74,7 @@ export async function collectGarbage(
   const endable = await findEndable(context, sessions, options.abandon === true);
   const sessionsEnded = await endDead(context, sessions, ({ session }) => endable.has(session));
   await forgetRetired(repo, signal);
+  await dropVainRenewals(repo, signal);
   await drainRechecks(repo.kv, signal);
   const collected = await collect(repo.kv, {
     signal,
@@ -97,6 +100,15 @@ export async function collectGarbage(
     storages: storages.map((storage) => storage.outcome()),
     heldBy,
   };
+}
+
+/** Objects that were to take the place of copies that have gone. */
+async function dropVainRenewals({ kv }: Repository, signal?: AbortSignal): Promise<void> {
+  let from: Buffer | undefined;
+  do {
+    signal?.throwIfAborted();
+    from = await dropRenewals(kv, from);
+  } while (from !== undefined);
 }
 
 /** Heads that went to trash are gone by now, so that what they name can follow; and what followed is deleted. */

@@ -4,12 +4,13 @@
 // An object that is listed was named in a record before it was put, and a name that was dropped is never named again. So a
 // record that is read after the listing, in the transaction that writes the trash, and does not name the object, will never
 // name it: also where a put is under way at this moment.
-import type { BlockId, StorageId } from "#lib/core/ids.ts";
+import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import type { KvReader } from "#lib/ports/kv.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { readBlock } from "#lib/repository/ledger.ts";
 import { decodeRecord, type HeadAtRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
+import { isRenewal } from "#lib/repository/transactions/renew.ts";
 import { sweepNames } from "#lib/repository/transactions/storage.ts";
 import { ObjectFolder, parseObjectName, type ObjectName } from "#proto/object-names.ts";
 import { asAway } from "./away.ts";
@@ -100,11 +101,13 @@ async function isNamed(
   switch (parsed.type) {
     case "block":
     case "node": {
-      const record = await readBlock(reader, parsed.id as BlockId);
-      if (record?.kind !== parsed.type) return false;
-      return record.copies.some(
+      const id = parsed.id as BlockId;
+      const record = await readBlock(reader, id);
+      const isCopy = record?.copies.some(
         (copy) => copy.storage === storage && copy.generation === parsed.generation,
       );
+      if (record?.kind === parsed.type && isCopy === true) return true;
+      return isRenewal(reader, storage, id, parsed.generation as Generation);
     }
     case "head": {
       const value = await reader.get(key.headAt(storage, name));

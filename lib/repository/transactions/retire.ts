@@ -103,6 +103,7 @@ async function dropOwedHeads(
 async function dropKeys(tx: KvTransaction, storage: StorageId): Promise<boolean> {
   const rest = [
     range.leaving(storage),
+    range.renewals(storage),
     range.trash(storage),
     range.headsAt(storage),
     range.stamps(storage),

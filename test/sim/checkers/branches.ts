@@ -31,6 +31,7 @@ export const BRANCHES = [
   "policy-widened",
   "policy-narrowed",
   "copy-left",
+  "copy-renewed",
   "storage-lost",
   "leaving-relied-upon",
 ] as const;

@@ -126,6 +126,11 @@ export class CommitCheckers {
       if (after !== undefined && same === undefined) branches.hit("copy-left");
       if (same?.state === "placed" && !isLeaving(same)) branches.hit("leaving-relied-upon");
     }
+    for (const { storage, state, generation } of before?.copies ?? []) {
+      const now = after?.copies.find((copy) => copy.storage === storage && copy.state === state);
+      if (state === "placed" && now !== undefined && now.generation !== generation)
+        branches.hit("copy-renewed");
+    }
     const bad = before?.copies.find((copy) => copy.state === "bad");
     if (bad === undefined || after === undefined) return;
     const same = after.copies.find((copy) => isSame(copy, bad));

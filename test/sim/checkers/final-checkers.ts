@@ -1,5 +1,5 @@
 // What must hold once everything has healed and drained: I4, I6, I7, marks, and that nothing is left open.
-import type { BlockId, StorageId } from "#lib/core/ids.ts";
+import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -47,6 +47,13 @@ function checkObjects({ mirror }: World, storage: SimStorage): void {
         "I4",
         () => `${storage.name} lacks ${name}, which is placed there`,
       );
+    }
+  }
+  for (const [at, generation] of mirror.renewals) {
+    const [id, block] = splitOnce(at) as [string, BlockId];
+    const kind = mirror.blocks.get(block)?.kind;
+    if (id === storage.id && kind !== undefined) {
+      named.add(objectName(kind, block, generation as Generation));
     }
   }
   for (const [at, { state }] of mirror.heads) {

@@ -61,6 +61,7 @@ const QUEUES: Readonly<Record<string, string>> = {
   "oh/": "owed heads",
   "k/": "re-checks",
   "l/": "leaving copies",
+  "rn/": "renewals",
   "sc/": "claims",
   "sd/": "holds",
 };
@@ -78,6 +79,8 @@ export class Mirror {
   readonly references = new Map<BlockId, Map<string, Parent>>();
   /** Heads by "storage/name". */
   readonly heads = new Map<string, HeadAtRecord>();
+  /** Generations that are to take the place of others, by "storage/id". */
+  readonly renewals = new Map<string, string>();
   readonly horizons = new Map<SessionId, number>();
   /** Keys of queues that are not empty, by queue. */
   readonly queues = new Map<string, Set<string>>();
@@ -129,6 +132,11 @@ export class Mirror {
       case "h/": {
         const { storage, name } = parse.headAt(key);
         set(this.heads, `${storage}/${name}`, value && decodeRecord<HeadAtRecord>(value));
+        break;
+      }
+      case "rn/": {
+        const { storage, id } = parse.renewal(key);
+        set(this.renewals, `${storage}/${id}`, value?.toString("hex").slice(16));
         break;
       }
       case "ss/":

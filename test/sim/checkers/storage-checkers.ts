@@ -33,6 +33,7 @@ export class StorageCheckers implements StorageWatcher {
     const copy = this.#copy(storage.id, parsed);
     if (replaced !== undefined) this.#branches.hit("object-found-and-replaced");
     if (copy === undefined) {
+      if (this.#mirror().renewals.get(`${storage.id}/${parsed.id}`) === parsed.generation) return;
       this.#branches.hit(
         this.#deleted.has(`${storage.id}/${name}`) ? "put-after-trash-emptied" : "late-put-unnamed",
       );

@@ -55,4 +55,14 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
     find: "    const copies = record.copies.filter((copy) => copy.storage !== storage);\n",
     replace: "    const { copies } = record;\n    if (copies.length > 0) return false;\n",
   },
+  {
+    name: "a renewed copy stays queued for scrub under its old name",
+    step: "8 Scrub",
+    breaks: ["I2"],
+    ...sites,
+    file: "lib/repository/transactions/renew.ts",
+    find: "      await saveBlock(tx, id, record, { ...record, copies, storedBytes });\n",
+    replace:
+      "      await saveBlock(tx, id, { ...record, copies }, { ...record, copies, storedBytes });\n",
+  },
 ];

@@ -122,7 +122,8 @@ function unrest(world: World): string[] {
   const { mirror } = world;
   const out: string[] = [];
   for (const [queue, keys] of mirror.queues) {
-    if (["owed copies", "owed heads", "trash", "leaving copies"].includes(queue)) continue;
+    if (["owed copies", "owed heads", "trash", "leaving copies", "renewals"].includes(queue))
+      continue;
     if (keys.size > 0) out.push(`${keys.size} ${queue}`);
   }
   for (const storage of world.storages) {

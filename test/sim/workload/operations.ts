@@ -3,6 +3,7 @@
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { parseRetentionRules } from "#lib/core/retention.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
+import { objectName } from "#lib/repository/keyspace.ts";
 import { headPrefix } from "#lib/repository/head-names.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { narrowPolicy, widenPolicy } from "#lib/repository/transactions/policy.ts";
@@ -15,6 +16,7 @@ import type { BackupJob, DamagedBlock, RestoreJob } from "#services/coordinator/
 import { removeVersions } from "#services/coordinator/remove-job.ts";
 import { runRestore } from "#services/coordinator/restore-job.ts";
 import { readStatus } from "#services/coordinator/status.ts";
+import { renewCopy } from "#services/writer/renew.ts";
 import { scrub } from "#services/writer/scrub.ts";
 import { demand } from "../checkers/violation.ts";
 import { imageOf } from "../engine/sim-device.ts";
@@ -51,6 +53,7 @@ export const OPERATIONS: Readonly<
   widen: { weight: 0, run: widen },
   narrow: { weight: 0, run: narrow },
   lose: { weight: 0, run: lose },
+  renew: { weight: 0, run: renew },
   "gc-trim": { weight: 0, run: (world, slot) => gc(world, slot, { trim: true }) },
 };
 
@@ -253,6 +256,7 @@ function damagedBlocks(
   demand(
     skip.size === 0 ||
       world.shape.hasLosses ||
+      world.lostStorages.length > 0 ||
       world.storages.some(({ harmed }) => harmed.size > 0),
     "I6",
     () => `${skip.size} blocks are called damaged where nothing was lost`,
@@ -344,6 +348,27 @@ async function narrow(world: World, slot: ProcessSlot): Promise<void> {
     const prefix = headPrefix(repo.keys, uid);
     await narrowPolicy(repo.kv, { uid, storage, headPrefix: prefix, isLost: false });
     if (leavesAtOnce) await collectGarbage(context);
+  });
+}
+
+/** Copies get other objects, as where the repository's key was changed. */
+async function renew(world: World, slot: ProcessSlot): Promise<void> {
+  const { mirror, random } = world;
+  const ids = [...mirror.blocks.keys()];
+  if (ids.length === 0) return;
+  const chosen = Array.from({ length: 1 + random.below(8) }, () => random.pick(ids));
+  await world.job(slot, async ({ repo }) => {
+    for (const id of chosen) {
+      const record = mirror.blocks.get(id);
+      for (const copy of record?.copies ?? []) {
+        if (record === undefined || copy.state !== "placed") continue;
+        const { storage, generation } = copy;
+        const { kind, plainBytes } = record;
+        const name = objectName(kind, id, generation);
+        const sealed = await repo.storages.get(storage, name);
+        await renewCopy(repo, { kind, id, storage, generation, plainBytes }, sealed);
+      }
+    }
   });
 }
 

@@ -253,6 +253,7 @@ const SITES: Scenario = {
     narrow: 20,
     "gc-trim": 3,
     lose: 1,
+    renew: 8,
   },
   shape: (random) => ({ ...drawShape(random, MOVING, 2000), storages: 3 + random.below(2) }),
 };
