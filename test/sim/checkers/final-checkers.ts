@@ -74,6 +74,7 @@ function checkObjects({ mirror }: World, storage: SimStorage): void {
 
 /** What was given up the metadata do not name any more, but as the only place of what is lost. */
 function checkForgotten({ mirror, lostStorages }: World): void {
+  const isLost = (storage: StorageId): boolean => lostStorages.some(({ id }) => id === storage);
   for (const { id } of lostStorages) {
     for (const [block, { copies }] of mirror.blocks) {
       demand(
@@ -83,7 +84,7 @@ function checkForgotten({ mirror, lostStorages }: World): void {
       );
     }
     for (const { uid, state, policy } of mirror.versions.values()) {
-      const isForgotten = !policy.storages.includes(id) || policy.storages.length === 1;
+      const isForgotten = !policy.storages.includes(id) || policy.storages.every(isLost);
       demand(isForgotten || state === "removed", "I4", () => `${uid} is to be at ${id}`);
     }
   }
