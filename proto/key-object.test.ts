@@ -3,15 +3,13 @@ import { describe, it } from "node:test";
 import * as fc from "fast-check";
 import { FormatError, FormatFault } from "./format-error.ts";
 import {
-  decodeKeyContent,
+  accessFactsText,
   decodeKeyObject,
-  encodeKeyContent,
   encodeKeyObject,
   keyObjectAad,
-  type KeyContent,
+  type AccessFacts,
   type KeyObject,
 } from "./key-object.ts";
-import { decodeRecord, encodeRecord } from "./record.ts";
 
 const OBJECT: KeyObject = {
   repository: "0011223344556677",
@@ -19,17 +17,16 @@ const OBJECT: KeyObject = {
   method: { type: "passphrase", kdf: { N: 65_536, r: 8, p: 2, salt: Buffer.alloc(32, 7) } },
   nonce: Buffer.alloc(12, 1),
   sealed: Buffer.alloc(100, 2),
+  ephemeral: undefined,
+  facts: undefined,
 };
-const CONTENT: KeyContent = {
-  dedupKey: Buffer.alloc(32, 1),
-  hash: "blake3",
-  repositoryKeys: [
-    { id: "0000000000000001", key: Buffer.alloc(32, 2), state: "retired" },
-    { id: "0000000000000002", key: Buffer.alloc(32, 3), state: "active" },
-  ],
-  compression: "zstd",
+const FACTS: AccessFacts = {
+  publicKey: Buffer.alloc(32, 3),
+  capability: "write-only",
+  label: "zoë's host",
+  createdMs: 1_764_000_000_123,
+  mac: { repositoryKey: "0000000000000002", value: Buffer.alloc(32, 4) },
 };
-
 function edited(change: (json: Record<string, unknown>) => unknown): Buffer {
   const json = JSON.parse(encodeKeyObject(OBJECT).toString()) as Record<string, unknown>;
   return Buffer.from(JSON.stringify({ ...json, ...(change(json) as object) }));
@@ -40,6 +37,37 @@ describe("a key object", () => {
     assert.deepEqual(decodeKeyObject(encodeKeyObject(OBJECT)), OBJECT);
     const keyFile: KeyObject = { ...OBJECT, method: { type: "keyfile" } };
     assert.deepEqual(decodeKeyObject(encodeKeyObject(keyFile)), keyFile);
+    for (const facts of [FACTS, { ...FACTS, capability: "full" as const }]) {
+      assert.deepEqual(decodeKeyObject(encodeKeyObject({ ...OBJECT, facts })), {
+        ...OBJECT,
+        facts,
+      });
+      const resealed = { ...OBJECT, facts, ephemeral: Buffer.alloc(32, 5) };
+      assert.deepEqual(decodeKeyObject(encodeKeyObject(resealed)), resealed);
+    }
+  });
+
+  it("has the lowest format that says all of it", () => {
+    const formatOf = (object: KeyObject): unknown =>
+      (JSON.parse(encodeKeyObject(object).toString()) as { format: unknown }).format;
+    assert.equal(formatOf(OBJECT), 1);
+    assert.equal(formatOf({ ...OBJECT, facts: FACTS }), 1);
+    assert.equal(formatOf({ ...OBJECT, facts: FACTS, ephemeral: Buffer.alloc(32) }), 2);
+  });
+
+  it("binds its facts to whose they are, a line each", () => {
+    const text = accessFactsText(
+      { ...OBJECT, method: { type: "keyfile" } },
+      FACTS,
+      "0000000000000002",
+    );
+    assert.equal(
+      text.toString(),
+      `ashlar access key facts 1\n0011223344556677\n8899aabbccddeeff\nkeyfile\n-\n${"03".repeat(32)}\nwrite-only\n"zoë's host"\n1764000000123\n0000000000000002\n`,
+    );
+    const label = 'a"\n\nfull\n';
+    const odd = accessFactsText(OBJECT, { ...FACTS, label }, "0000000000000002").toString();
+    assert.equal(odd.split("\n").length, 15);
   });
 
   it("binds everything outside to what is sealed", () => {
@@ -51,10 +79,15 @@ describe("a key object", () => {
       keyObjectAad({ ...OBJECT, method: { type: "keyfile" } }).toString(),
       "ashlar key object\n1\n0011223344556677\n8899aabbccddeeff\nkeyfile\n-\n",
     );
+    const ephemeral = Buffer.alloc(32, 5);
+    assert.equal(
+      keyObjectAad({ ...OBJECT, method: { type: "keyfile" }, ephemeral }).toString(),
+      `ashlar key object\n2\n0011223344556677\n8899aabbccddeeff\nkeyfile\n-\n${"05".repeat(32)}\n`,
+    );
   });
 
   it("of a newer Ashlar is refused as such", () => {
-    const newer = [{ format: 2 }, { type: "x25519" }, { kdf: { name: "argon2id" } }];
+    const newer = [{ format: 3 }, { type: "x25519" }, { kdf: { name: "argon2id" } }];
     for (const change of newer) {
       assert.throws(() => decodeKeyObject(edited(() => change)), { fault: FormatFault.Newer });
     }
@@ -87,7 +120,7 @@ describe("a key object", () => {
     );
     for (const bytes of [...wrong, Buffer.from([0xff, 0xfe])])
       assert.throws(() => decodeKeyObject(bytes), FormatError);
-    const valid = encodeKeyObject(OBJECT);
+    const valid = encodeKeyObject({ ...OBJECT, facts: FACTS, ephemeral: Buffer.alloc(32, 5) });
     fc.assert(
       fc.property(
         fc.nat({ max: valid.length - 1 }),
@@ -104,45 +137,5 @@ describe("a key object", () => {
       ),
       { numRuns: 500 },
     );
-  });
-});
-
-describe("the content of a key object", () => {
-  it("comes back as it was", () => {
-    assert.deepEqual(decodeKeyContent(encodeKeyContent(CONTENT)), CONTENT);
-  });
-
-  it("has exactly one active repository key", () => {
-    const states = [
-      ["retired", "retired"],
-      ["active", "active"],
-    ] as const;
-    for (const pair of states) {
-      const repositoryKeys = CONTENT.repositoryKeys.map((key, index) => ({
-        ...key,
-        state: pair[index] ?? "active",
-      }));
-      assert.throws(() => encodeKeyContent({ ...CONTENT, repositoryKeys }), FormatError);
-    }
-    assert.throws(() => encodeKeyContent({ ...CONTENT, repositoryKeys: [] }), FormatError);
-  });
-
-  it("is refused with a field that makes no sense, and the error names it", () => {
-    const map = decodeRecord(encodeKeyContent(CONTENT));
-    const wrong = {
-      dedupKey: Buffer.alloc(31),
-      hash: "md5",
-      compression: "brotli",
-      repositoryKeys: [1],
-    };
-    for (const [name, value] of Object.entries(wrong)) {
-      assert.throws(() => decodeKeyContent(encodeRecord({ ...map, [name]: value })), {
-        fault: FormatFault.Malformed,
-        message: new RegExp(`"${name}`),
-      });
-    }
-    assert.throws(() => decodeKeyContent(encodeRecord({ ...map, format: 2 })), {
-      fault: FormatFault.Newer,
-    });
   });
 });

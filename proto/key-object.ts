@@ -1,23 +1,19 @@
 // Key objects, `keys/<access id>` (docs/format.md, "Keys"): the repository's keys, sealed under one access key. The outside
-// is JSON for people to read; the inside is a record.
-import { Compression } from "./sealed-object.ts";
+// is JSON for people to read; the inside is a record (key-content.ts).
 import { malformed, writtenByNewer } from "./format-error.ts";
-import {
-  decodeRecord,
-  encodeRecord,
-  FieldReader,
-  type RecordMap,
-  type RecordValue,
-} from "./record.ts";
+import { FieldReader, type RecordMap } from "./record.ts";
 
-/** The key object format that this code writes; it reads none that is newer. */
-export const KEY_OBJECT_FORMAT = 1;
+/** The newest format of key objects that this code reads. One that is sealed under the access key itself has format 1. */
+export const KEY_OBJECT_FORMAT_MAX = 2;
 
 const SHORT_ID_BYTES = 8;
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 /** A key object has some hundred bytes; more was not written by Ashlar. */
 const KEY_OBJECT_BYTES_MAX = 1024 * 1024;
+
+/** The longest a label of an access key may be, in UTF-16 units. */
+export const ACCESS_LABEL_LENGTH_MAX = 64;
 
 /** Parameters of scrypt (RFC 7914). */
 export interface ScryptParameters {
@@ -32,41 +28,49 @@ export type AccessMethod =
   | { readonly type: "keyfile" }
   | { readonly type: "passphrase"; readonly kdf: ScryptParameters };
 
+/** What an access key is good for: *write-only* backs up, and cannot open what is stored. */
+export type AccessCapability = "full" | "write-only";
+
+/** What is known of an access key without its secret. */
+export interface AccessFacts {
+  /** The access key's X25519 public key: whoever has the repository's keys seals them to it anew. */
+  readonly publicKey: Buffer;
+  readonly capability: AccessCapability;
+  /** As the user named it; for everybody to read. */
+  readonly label: string;
+  readonly createdMs: number;
+  /** Under a key that only full holders have (`repositoryKey` says of which repository key): nobody else's facts are trusted. */
+  readonly mac: { readonly repositoryKey: string; readonly value: Buffer };
+}
+
 /** A key object. Ids are 16 hex digits. */
 export interface KeyObject {
   readonly repository: string;
   readonly accessId: string;
   readonly method: AccessMethod;
   readonly nonce: Buffer;
-  /** AES-256-GCM under the access key: ciphertext, then tag. */
+  /** AES-256-GCM: ciphertext, then tag. Under the access key, or, with `ephemeral`, under a key agreed with its public key. */
   readonly sealed: Buffer;
-}
-
-/** *active*: wraps what is new, exactly one does; *retired*: only opens. */
-export type RepositoryKeyState = "active" | "retired";
-
-/** What a key object holds. */
-export interface KeyContent {
-  readonly dedupKey: Buffer;
-  readonly hash: "blake3" | "hmac-sha256";
-  readonly repositoryKeys: readonly {
-    readonly id: string;
-    readonly key: Buffer;
-    readonly state: RepositoryKeyState;
-  }[];
-  /** What is used where the configuration says nothing. */
-  readonly compression: Compression;
+  /** The X25519 public key of who sealed it without having the access key. */
+  readonly ephemeral: Buffer | undefined;
+  /** Undefined in objects of the first releases. */
+  readonly facts: AccessFacts | undefined;
 }
 
 // Bounds on what an untrusted key object may make us spend: 1 GiB, some seconds. The lower one is what RFC 7914 needs.
 const SCRYPT_MEMORY_MAX = 2 ** 30;
 const SCRYPT_P_MAX = 16;
 
+/** The format that an object is written in: the lowest that has what it has, so that older releases read what they can. */
+function formatOf({ ephemeral }: Pick<KeyObject, "ephemeral">): number {
+  return ephemeral === undefined ? 1 : 2;
+}
+
 /** Encodes a key object. */
 export function encodeKeyObject(object: KeyObject): Buffer {
-  const { repository, accessId, method, nonce, sealed } = object;
+  const { repository, accessId, method, nonce, sealed, ephemeral, facts } = object;
   const json = {
-    format: KEY_OBJECT_FORMAT,
+    format: formatOf(object),
     repository,
     accessId,
     type: method.type,
@@ -79,6 +83,17 @@ export function encodeKeyObject(object: KeyObject): Buffer {
         salt: method.kdf.salt.toString("hex"),
       },
     }),
+    ...(facts !== undefined && {
+      public: facts.publicKey.toString("hex"),
+      capability: facts.capability,
+      label: facts.label,
+      createdMs: facts.createdMs,
+      mac: {
+        repositoryKey: facts.mac.repositoryKey,
+        value: facts.mac.value.toString("hex"),
+      },
+    }),
+    ...(ephemeral !== undefined && { ephemeral: ephemeral.toString("hex") }),
     nonce: nonce.toString("hex"),
     sealed: sealed.toString("base64"),
   };
@@ -89,7 +104,7 @@ export function encodeKeyObject(object: KeyObject): Buffer {
 export function decodeKeyObject(bytes: Uint8Array): KeyObject {
   const fields = new FieldReader(parseJson(bytes));
   const format = fields.whole("format", 1);
-  if (format > KEY_OBJECT_FORMAT) throw writtenByNewer(`key object format ${format}`);
+  if (format > KEY_OBJECT_FORMAT_MAX) throw writtenByNewer(`key object format ${format}`);
   const type = fields.text("type");
   if (type !== "keyfile" && type !== "passphrase")
     throw writtenByNewer(`access key type "${type}"`);
@@ -98,8 +113,28 @@ export function decodeKeyObject(bytes: Uint8Array): KeyObject {
     repository: fields.hex("repository", SHORT_ID_BYTES),
     accessId: fields.hex("accessId", SHORT_ID_BYTES),
     method: type === "keyfile" ? { type } : { type, kdf: readScrypt(fields.record("kdf")) },
-    nonce: Buffer.from(fields.hex("nonce", NONCE_BYTES), "hex"),
+    nonce: readHex(fields, "nonce", NONCE_BYTES),
     sealed: Buffer.from(sealed, "base64"),
+    ephemeral: format === 1 ? undefined : readHex(fields, "ephemeral", KEY_BYTES),
+    facts: fields.has("public") ? readFacts(fields) : undefined,
+  };
+}
+
+function readHex(fields: FieldReader, name: string, bytes: number): Buffer {
+  return Buffer.from(fields.hex(name, bytes), "hex");
+}
+
+function readFacts(fields: FieldReader): AccessFacts {
+  const mac = fields.record("mac");
+  return {
+    publicKey: readHex(fields, "public", KEY_BYTES),
+    capability: fields.oneOf("capability", ["full", "write-only"]),
+    label: fields.text("label", ACCESS_LABEL_LENGTH_MAX),
+    createdMs: fields.whole("createdMs", 0),
+    mac: {
+      repositoryKey: mac.hex("repositoryKey", SHORT_ID_BYTES),
+      value: readHex(mac, "value", KEY_BYTES),
+    },
   };
 }
 
@@ -125,67 +160,43 @@ function readScrypt(fields: FieldReader): ScryptParameters {
   if (!Number.isInteger(Math.log2(N)) || 128 * N * r > SCRYPT_MEMORY_MAX) {
     throw malformed(`has scrypt parameters out of range (N ${N}, r ${r})`);
   }
-  return { N, r, p, salt: Buffer.from(fields.hex("salt", KEY_BYTES), "hex") };
+  return { N, r, p, salt: readHex(fields, "salt", KEY_BYTES) };
 }
 
-/** The associated data of `sealed`: everything else in the object, one item a line. */
-export function keyObjectAad(
-  object: Pick<KeyObject, "repository" | "accessId" | "method">,
-): Buffer {
-  const { repository, accessId, method } = object;
+/** Whose object it is: what both its seal and its facts are bound to. */
+type AccessIdentity = Pick<KeyObject, "repository" | "accessId" | "method">;
+
+function identityLines({ repository, accessId, method }: AccessIdentity): (string | number)[] {
   const kdf =
     method.type === "passphrase"
       ? ["scrypt", method.kdf.N, method.kdf.r, method.kdf.p, method.kdf.salt.toString("hex")]
       : ["-"];
-  const items = ["ashlar key object", KEY_OBJECT_FORMAT, repository, accessId, method.type, ...kdf];
-  return Buffer.from(items.map((item) => `${item}\n`).join(""));
+  return [repository, accessId, method.type, ...kdf];
 }
 
-/** Encodes what is sealed. */
-export function encodeKeyContent(content: KeyContent): Buffer {
-  const { dedupKey, hash, repositoryKeys, compression } = content;
-  checkOneActive(content);
-  return encodeRecord({
-    format: KEY_OBJECT_FORMAT,
-    dedupKey,
-    hash,
-    repositoryKeys: repositoryKeys.map(({ id, key, state }) => ({ id, key, state })),
-    compression,
-  });
+const lines = (items: readonly (string | number)[]): Buffer =>
+  Buffer.from(items.map((item) => `${item}\n`).join(""));
+
+/** The associated data of `sealed`: who it is for and how, one item a line. */
+export function keyObjectAad(object: AccessIdentity & Pick<KeyObject, "ephemeral">): Buffer {
+  const { ephemeral } = object;
+  const items = ["ashlar key object", formatOf(object), ...identityLines(object)];
+  return lines(ephemeral === undefined ? items : [...items, ephemeral.toString("hex")]);
 }
 
-/** Decodes what was sealed. */
-export function decodeKeyContent(bytes: Uint8Array): KeyContent {
-  const fields = new FieldReader(decodeRecord(bytes));
-  const format = fields.whole("format", 1);
-  if (format > KEY_OBJECT_FORMAT) throw writtenByNewer(`key content format ${format}`);
-  const content: KeyContent = {
-    dedupKey: fields.bytes("dedupKey", KEY_BYTES),
-    hash: fields.oneOf("hash", ["blake3", "hmac-sha256"]),
-    repositoryKeys: fields.list("repositoryKeys", readRepositoryKey, "repository keys"),
-    compression: fields.oneOf("compression", Object.keys(Compression) as Compression[]),
-  };
-  checkOneActive(content);
-  return content;
-}
-
-function readRepositoryKey(value: RecordValue): KeyContent["repositoryKeys"][number] | undefined {
-  if (
-    typeof value !== "object" ||
-    value === null ||
-    Array.isArray(value) ||
-    value instanceof Uint8Array
-  )
-    return undefined;
-  const fields = new FieldReader(value as RecordMap, "repositoryKeys.");
-  return {
-    id: fields.hex("id", SHORT_ID_BYTES),
-    key: fields.bytes("key", KEY_BYTES),
-    state: fields.oneOf("state", ["active", "retired"]),
-  };
-}
-
-function checkOneActive(content: KeyContent): void {
-  const active = content.repositoryKeys.filter((key) => key.state === "active").length;
-  if (active !== 1) throw malformed(`has ${active} active repository keys`);
+/** What the MAC of an access key's facts covers. The label goes in as JSON, in which a line feed is none. */
+export function accessFactsText(
+  object: AccessIdentity,
+  facts: Omit<AccessFacts, "mac">,
+  repositoryKey: string,
+): Buffer {
+  return lines([
+    "ashlar access key facts 1",
+    ...identityLines(object),
+    facts.publicKey.toString("hex"),
+    facts.capability,
+    JSON.stringify(facts.label),
+    facts.createdMs,
+    repositoryKey,
+  ]);
 }

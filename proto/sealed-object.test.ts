@@ -8,10 +8,14 @@ import {
   decodeSealed,
   IMMUTABLE_BYTES,
   ObjectKind,
-  PAYLOAD_AT,
   PLAIN_BYTES_MAX,
-  SEAL_OVERHEAD_BYTES,
+  payloadAt,
+  payloadNonceAt,
+  SEAL_OVERHEAD_BYTES_MAX,
+  SEAL_OVERHEAD_BYTES_MIN,
   sealedBytes,
+  sealOverheadBytes,
+  WrapScheme,
   writeHeader,
   type SealedHeader,
 } from "./sealed-object.ts";
@@ -23,10 +27,12 @@ const HEADER: SealedHeader = {
   plainBytes: 0x01020304,
   storedBytes: 5,
   keyId: "b2".repeat(8),
+  wrapScheme: "aes",
 };
+const SCHEMES = Object.keys(WrapScheme) as WrapScheme[];
 
 function object(header: SealedHeader): Buffer {
-  const bytes = Buffer.alloc(sealedBytes(header.storedBytes), 0xee);
+  const bytes = Buffer.alloc(sealedBytes(header.wrapScheme, header.storedBytes), 0xee);
   writeHeader(bytes, header);
   return bytes;
 }
@@ -57,8 +63,18 @@ describe("the header of a sealed object", () => {
       ].join(""),
     );
     assert.equal(IMMUTABLE_BYTES, 56);
-    assert.equal(PAYLOAD_AT, 140);
-    assert.equal(SEAL_OVERHEAD_BYTES, 172);
+    const agreed = object({ ...HEADER, wrapScheme: "x25519" });
+    assert.equal(agreed.toString("hex", 64, 68), "02005c00"); // agreed with X25519, reserved, 92 bytes
+    assert.deepEqual(agreed.subarray(0, 64), bytes.subarray(0, 64));
+    assert.deepEqual(
+      [payloadNonceAt("aes"), payloadAt("aes"), sealOverheadBytes("aes")],
+      [128, 140, 172],
+    );
+    assert.deepEqual(
+      [payloadNonceAt("x25519"), payloadAt("x25519"), sealOverheadBytes("x25519")],
+      [160, 172, 204],
+    );
+    assert.deepEqual([SEAL_OVERHEAD_BYTES_MIN, SEAL_OVERHEAD_BYTES_MAX], [172, 204]);
   });
 
   it("comes back as it was, with every part in its place", () => {
@@ -70,24 +86,27 @@ describe("the header of a sealed object", () => {
           id: fc.constant("c3".repeat(32)),
           plainBytes: fc.integer({ min: 2, max: 5000 }),
           keyId: fc.constant("d4".repeat(8)),
+          wrapScheme: fc.constantFrom(...SCHEMES),
           share: fc.double({ min: 0, max: 0.99, noNaN: true }),
         },
         { noNullPrototype: true },
       )
-      .map(({ share, kind, compression, id, plainBytes, keyId }): SealedHeader => {
+      .map(({ share, kind, compression, id, plainBytes, keyId, wrapScheme }): SealedHeader => {
         const compressedBytes = Math.max(1, Math.floor(plainBytes * share));
         const storedBytes = compression === "none" ? plainBytes : compressedBytes;
-        return { kind, compression, id, plainBytes, storedBytes, keyId };
+        return { kind, compression, id, plainBytes, storedBytes, keyId, wrapScheme };
       });
     fc.assert(
       fc.property(header, (value) => {
         const bytes = object(value);
         const parts = decodeSealed(bytes);
         assert.deepEqual(parts.header, value);
-        const { immutable, wrapNonce, wrappedKey, wrapTag, nonce, ciphertext, tag } = parts;
+        const { immutable, ephemeral, wrapNonce, wrappedKey, wrapTag } = parts;
+        const { nonce, ciphertext, tag } = parts;
         const outside = Buffer.concat([
           immutable,
           bytes.subarray(56, 68),
+          ephemeral,
           wrapNonce,
           wrappedKey,
           wrapTag,
@@ -96,6 +115,7 @@ describe("the header of a sealed object", () => {
           tag,
         ]);
         assert.deepEqual(outside, bytes.subarray(0, bytes.length - CHECKSUM_BYTES));
+        assert.equal(ephemeral.length, value.wrapScheme === "aes" ? 0 : 32);
         assert.deepEqual([wrapNonce.length, wrappedKey.length, wrapTag.length], [12, 32, 16]);
         assert.deepEqual(
           [nonce.length, ciphertext.length, tag.length],

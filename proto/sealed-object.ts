@@ -11,8 +11,12 @@ export type Compression = keyof typeof Compression;
 
 /** 1: AES-256-GCM. The only one so far. */
 export const CIPHER_AES_256_GCM = 1;
-/** 1: AES-256-GCM under a symmetric repository key. Others may be longer, so the length stands beside it. */
-export const WRAP_AES_256_GCM = 1;
+/**
+ * How the data key is wrapped: by AES-256-GCM under a symmetric repository key, or under a key that is agreed with the public
+ * half of an X25519 repository key. They differ in length, so the length stands beside it.
+ */
+export const WrapScheme = { aes: 1, x25519: 2 } as const;
+export type WrapScheme = keyof typeof WrapScheme;
 
 export const ID_BYTES = 32;
 export const KEY_ID_BYTES = 8;
@@ -20,8 +24,13 @@ export const DATA_KEY_BYTES = 32;
 export const NONCE_BYTES = 12;
 export const TAG_BYTES = 16;
 export const CHECKSUM_BYTES = 16;
-/** Wrap nonce, wrapped data key, wrap tag. */
-export const WRAP_BYTES = NONCE_BYTES + DATA_KEY_BYTES + TAG_BYTES;
+/** An X25519 public key. */
+export const EPHEMERAL_BYTES = 32;
+/** Wrap nonce, wrapped data key, wrap tag; with X25519 the ephemeral public key before them. */
+const WRAP_BYTES: Readonly<Record<WrapScheme, number>> = {
+  aes: NONCE_BYTES + DATA_KEY_BYTES + TAG_BYTES,
+  x25519: EPHEMERAL_BYTES + NONCE_BYTES + DATA_KEY_BYTES + TAG_BYTES,
+};
 
 /** A block has at most 16 MiB; the rest is room for heads. What claims more is refused before anything is allocated. */
 export const PLAIN_BYTES_MAX = 64 * 1024 * 1024;
@@ -44,17 +53,32 @@ const WRAP_SCHEME_AT = 64;
 const WRAP_RESERVED_AT = 65;
 const WRAP_LENGTH_AT = 66;
 const WRAP_AT = 68;
-const NONCE_AT = WRAP_AT + WRAP_BYTES;
-/** Where the ciphertext begins. */
-export const PAYLOAD_AT = NONCE_AT + NONCE_BYTES;
 /** What follows the ciphertext: tag and checksum. */
 export const TAIL_BYTES = TAG_BYTES + CHECKSUM_BYTES;
+
+/** Where the payload's nonce is: behind the wrap. What follows stays as it is when an object is wrapped anew. */
+export function payloadNonceAt(scheme: WrapScheme): number {
+  return WRAP_AT + WRAP_BYTES[scheme];
+}
+
+/** Where the ciphertext begins. */
+export function payloadAt(scheme: WrapScheme): number {
+  return payloadNonceAt(scheme) + NONCE_BYTES;
+}
+
 /** By how much a sealed object is longer than its (compressed) content. */
-export const SEAL_OVERHEAD_BYTES = PAYLOAD_AT + TAIL_BYTES;
+export function sealOverheadBytes(scheme: WrapScheme): number {
+  return payloadAt(scheme) + TAIL_BYTES;
+}
+
+/** The shortest and the longest that {@link sealOverheadBytes} can be. */
+export const SEAL_OVERHEAD_BYTES_MIN = sealOverheadBytes("aes");
+export const SEAL_OVERHEAD_BYTES_MAX = sealOverheadBytes("x25519");
 
 const MAGIC_NAME_BYTES = 7;
 const KINDS: readonly (ObjectKind | undefined)[] = [undefined, "block", "node", "head", "stamp"];
 const COMPRESSIONS: readonly Compression[] = ["none", "zstd", "lz4"];
+const WRAP_SCHEMES: readonly (WrapScheme | undefined)[] = [undefined, "aes", "x25519"];
 
 /** Everything in a sealed object but the ciphertext and what is computed over it. */
 export interface SealedHeader {
@@ -68,6 +92,7 @@ export interface SealedHeader {
   readonly storedBytes: number;
   /** Of the repository key under which the data key is wrapped: 8 bytes, as hex. */
   readonly keyId: string;
+  readonly wrapScheme: WrapScheme;
 }
 
 /** The parts of a sealed object, as views of it. */
@@ -75,6 +100,8 @@ export interface SealedObject {
   readonly header: SealedHeader;
   /** Associated data of the payload. */
   readonly immutable: Uint8Array;
+  /** The public key that the wrap's key was agreed with; empty where that is symmetric. */
+  readonly ephemeral: Uint8Array;
   readonly wrapNonce: Uint8Array;
   readonly wrappedKey: Uint8Array;
   readonly wrapTag: Uint8Array;
@@ -84,8 +111,8 @@ export interface SealedObject {
 }
 
 /** Length of a whole sealed object whose content has `storedBytes` after compression. */
-export function sealedBytes(storedBytes: number): number {
-  return SEAL_OVERHEAD_BYTES + storedBytes;
+export function sealedBytes(scheme: WrapScheme, storedBytes: number): number {
+  return sealOverheadBytes(scheme) + storedBytes;
 }
 
 /** Writes the header at the start of `out`; the caller fills in wrap, nonce, ciphertext, tag and checksum. */
@@ -101,21 +128,29 @@ export function writeHeader(out: Buffer, header: SealedHeader): void {
   out.writeUInt32LE(header.plainBytes, PLAIN_BYTES_AT);
   out.writeUInt32LE(header.storedBytes, STORED_BYTES_AT);
   out.write(header.keyId, KEY_ID_AT, KEY_ID_BYTES, "hex");
-  out[WRAP_SCHEME_AT] = WRAP_AES_256_GCM;
+  out[WRAP_SCHEME_AT] = WrapScheme[header.wrapScheme];
   out[WRAP_RESERVED_AT] = 0;
-  out.writeUInt16LE(WRAP_BYTES, WRAP_LENGTH_AT);
+  out.writeUInt16LE(WRAP_BYTES[header.wrapScheme], WRAP_LENGTH_AT);
 }
 
 /** The parts of a sealed object of that content length, as views of `bytes`; for writing and for reading. */
-export function sealedParts(bytes: Buffer, storedBytes: number): Omit<SealedObject, "header"> {
-  const end = PAYLOAD_AT + storedBytes;
+export function sealedParts(
+  bytes: Buffer,
+  scheme: WrapScheme,
+  storedBytes: number,
+): Omit<SealedObject, "header"> {
+  const nonceAt = payloadNonceAt(scheme);
+  const wrapNonceAt = nonceAt - WRAP_BYTES.aes;
+  const from = nonceAt + NONCE_BYTES;
+  const end = from + storedBytes;
   return {
     immutable: bytes.subarray(0, IMMUTABLE_BYTES),
-    wrapNonce: bytes.subarray(WRAP_AT, WRAP_AT + NONCE_BYTES),
-    wrappedKey: bytes.subarray(WRAP_AT + NONCE_BYTES, WRAP_AT + NONCE_BYTES + DATA_KEY_BYTES),
-    wrapTag: bytes.subarray(NONCE_AT - TAG_BYTES, NONCE_AT),
-    nonce: bytes.subarray(NONCE_AT, PAYLOAD_AT),
-    ciphertext: bytes.subarray(PAYLOAD_AT, end),
+    ephemeral: bytes.subarray(WRAP_AT, wrapNonceAt),
+    wrapNonce: bytes.subarray(wrapNonceAt, wrapNonceAt + NONCE_BYTES),
+    wrappedKey: bytes.subarray(wrapNonceAt + NONCE_BYTES, nonceAt - TAG_BYTES),
+    wrapTag: bytes.subarray(nonceAt - TAG_BYTES, nonceAt),
+    nonce: bytes.subarray(nonceAt, from),
+    ciphertext: bytes.subarray(from, end),
     tag: bytes.subarray(end, end + TAG_BYTES),
   };
 }
@@ -138,7 +173,7 @@ export function checkFrame(bytes: Buffer): void {
   ) {
     throw new FormatError(FormatFault.Foreign, "is not an object of Ashlar (wrong magic)");
   }
-  if (bytes.length < SEAL_OVERHEAD_BYTES) {
+  if (bytes.length < SEAL_OVERHEAD_BYTES_MIN) {
     throw new FormatError(
       FormatFault.Truncated,
       `is truncated: ${bytes.length} bytes are less than an empty object has`,
@@ -155,30 +190,29 @@ export function decodeSealed(bytes: Buffer): SealedObject {
   const kind = KINDS[bytes[KIND_AT] as number];
   const compression = COMPRESSIONS[bytes[COMPRESSION_AT] as number];
   const features = bytes.readUInt32LE(FEATURES_AT);
+  const wrapScheme = WRAP_SCHEMES[bytes[WRAP_SCHEME_AT] as number];
   if (bytes[MAGIC_NAME_BYTES] !== MAGIC[MAGIC_NAME_BYTES])
     throw writtenByNewer(`format ${bytes[MAGIC_NAME_BYTES]}`);
   if (features !== 0) throw writtenByNewer(`required features 0x${features.toString(16)}`);
   if (kind === undefined) throw writtenByNewer(`object kind ${bytes[KIND_AT]}`);
   if (compression === undefined) throw writtenByNewer(`compression ${bytes[COMPRESSION_AT]}`);
   if (bytes[CIPHER_AT] !== CIPHER_AES_256_GCM) throw writtenByNewer(`cipher ${bytes[CIPHER_AT]}`);
-  if (bytes[WRAP_SCHEME_AT] !== WRAP_AES_256_GCM)
-    throw writtenByNewer(`key wrap ${bytes[WRAP_SCHEME_AT]}`);
+  if (wrapScheme === undefined) throw writtenByNewer(`key wrap ${bytes[WRAP_SCHEME_AT]}`);
   if (bytes[RESERVED_AT] !== 0 || bytes[WRAP_RESERVED_AT] !== 0)
     throw malformed("has reserved bytes that are not zero");
-  if (bytes.readUInt16LE(WRAP_LENGTH_AT) !== WRAP_BYTES)
+  if (bytes.readUInt16LE(WRAP_LENGTH_AT) !== WRAP_BYTES[wrapScheme])
     throw malformed("has a key wrap of a wrong length");
   const plainBytes = bytes.readUInt32LE(PLAIN_BYTES_AT);
   const storedBytes = bytes.readUInt32LE(STORED_BYTES_AT);
   checkSizes(compression, plainBytes, storedBytes);
-  if (bytes.length < sealedBytes(storedBytes)) {
+  const length = sealedBytes(wrapScheme, storedBytes);
+  if (bytes.length < length) {
     throw new FormatError(
       FormatFault.Truncated,
-      `is truncated: ${bytes.length} of ${sealedBytes(storedBytes)} bytes are there`,
+      `is truncated: ${bytes.length} of ${length} bytes are there`,
     );
   }
-  if (bytes.length > sealedBytes(storedBytes)) {
-    throw malformed(`has ${bytes.length - sealedBytes(storedBytes)} bytes behind its end`);
-  }
+  if (bytes.length > length) throw malformed(`has ${bytes.length - length} bytes behind its end`);
   const header = {
     kind,
     compression,
@@ -186,8 +220,9 @@ export function decodeSealed(bytes: Buffer): SealedObject {
     plainBytes,
     storedBytes,
     keyId: bytes.toString("hex", KEY_ID_AT, KEY_ID_AT + KEY_ID_BYTES),
+    wrapScheme,
   };
-  return { header, ...sealedParts(bytes, storedBytes) };
+  return { header, ...sealedParts(bytes, wrapScheme, storedBytes) };
 }
 
 /** Compression is kept only where it helps, so a header that says otherwise was not written by Ashlar. */

@@ -6,7 +6,7 @@ import path from "node:path";
 import { fromSystemError } from "#lib/core/errors.ts";
 import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import { isLockHeld, takeProcessLock, type ProcessLock } from "#lib/drivers/system/process-lock.ts";
-import type { StoredKeyObject } from "#lib/repository/keys.ts";
+import type { StoredKeyObject } from "#lib/repository/key-objects.ts";
 
 /** Only the owner may read it: names of volumes and what they contain are in it. */
 const FOLDER_MODE = 0o700;

@@ -5,12 +5,9 @@ import { createWorkerCompute } from "#lib/drivers/compute/worker-compute.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import type { Compute } from "#lib/ports/compute.ts";
 import { blockTaskSource } from "#lib/repository/block-tasks.ts";
-import {
-  openKeys,
-  type AccessSecret,
-  type RepositoryKeys,
-  type StoredKeyObject,
-} from "#lib/repository/keys.ts";
+import type { AccessSecret } from "#lib/repository/access-key.ts";
+import { openKeys, type StoredKeyObject } from "#lib/repository/key-objects.ts";
+import type { RepositoryKeys } from "#lib/repository/keys.ts";
 import { createSealer, type Sealer } from "#lib/repository/sealing.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
 import type { Attachment } from "./attach-storages.ts";

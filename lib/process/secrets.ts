@@ -3,9 +3,8 @@
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
+import { passphraseSecret, type AccessSecret } from "#lib/repository/access-key.ts";
 import { parseKeyFile } from "#lib/repository/key-file.ts";
-import { passphraseSecret } from "#lib/repository/keys.ts";
-import type { AccessSecret } from "#lib/repository/keys.ts";
 import { promptSecret } from "./secret-prompt.ts";
 import type { SecretTerminal } from "./secret-prompt.ts";
 

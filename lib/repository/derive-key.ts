@@ -5,6 +5,10 @@ const KEY_BYTES = 32;
 const NO_SALT = Buffer.alloc(0);
 
 /** HKDF-SHA256 without salt. Distinct `info` strings give independent keys. */
-export function deriveKey(key: Uint8Array, info: string, lengthBytes: number = KEY_BYTES): Buffer {
+export function deriveKey(
+  key: Uint8Array,
+  info: string | Uint8Array,
+  lengthBytes: number = KEY_BYTES,
+): Buffer {
   return Buffer.from(hkdfSync("sha256", key, NO_SALT, info, lengthBytes));
 }

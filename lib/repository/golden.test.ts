@@ -1,7 +1,13 @@
 // Reads the golden files of every released format, as whoever restores an old backup must. They are made once, by
 // test/golden/make.ts, and never change.
 import assert from "node:assert/strict";
-import { createDecipheriv, hkdfSync } from "node:crypto";
+import {
+  createDecipheriv,
+  createPrivateKey,
+  createPublicKey,
+  diffieHellman,
+  hkdfSync,
+} from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -9,6 +15,7 @@ import { zstdDecompressSync } from "node:zlib";
 import { Blake3Hasher } from "@napi-rs/blake-hash";
 import { unpack } from "msgpackr";
 import {
+  ACCESS_PLAN,
   BLOCKS,
   HEAD,
   KEY_FILE_KEY,
@@ -17,6 +24,7 @@ import {
   PASSPHRASE,
   REMOVED_HEAD,
   STAMP,
+  X25519_KEYS,
 } from "#test/golden/content.ts";
 import { decodeHead, encodeHead } from "#proto/head.ts";
 import { decodeKeyObject, encodeKeyObject } from "#proto/key-object.ts";
@@ -26,8 +34,11 @@ import { decodeSealed, writeHeader, type Compression } from "#proto/sealed-objec
 import { decodeStamp, encodeStamp } from "#proto/stamp.ts";
 import { createHasher } from "./hashing.ts";
 import { formatKeyFile, parseKeyFile } from "./key-file.ts";
-import { openKeys, passphraseSecret } from "./keys.ts";
-import { createSealer, verifyChecksum } from "./sealing.ts";
+import { passphraseSecret } from "./access-key.ts";
+import { openKeyObject, openKeys, verifyFacts } from "./key-objects.ts";
+import { writeOnlyKeys } from "./keys.ts";
+import { verifyChecksum } from "./sealed-check.ts";
+import { createSealer } from "./sealing.ts";
 
 const FOLDER = join(import.meta.dirname, "../../test/golden");
 const golden = (name: string): Buffer => readFileSync(join(FOLDER, name));
@@ -42,6 +53,18 @@ describe("golden files of format 1", () => {
       const id = hasher.hashBlock(plain).toString("hex");
       assert.equal(decodeSealed(sealed).header.compression, compression);
       assert.deepEqual(sealer.open({ kind: "block", id, sealed }), plain);
+    }
+  });
+
+  it("blocks under an X25519 key open, beside those under the symmetric keys before", () => {
+    const opener = createSealer(X25519_KEYS, { compression: "none" });
+    for (const [compression, plain] of Object.entries(BLOCKS) as [Compression, Buffer][]) {
+      const id = hasher.hashBlock(plain).toString("hex");
+      for (const name of [`1-x25519-block-${compression}.bin`, `1-block-${compression}.bin`]) {
+        const sealed = golden(name);
+        assert.equal(decodeSealed(sealed).header.compression, compression);
+        assert.deepEqual(opener.open({ kind: "block", id, sealed }), plain);
+      }
     }
   });
 
@@ -202,5 +225,71 @@ describe("golden files of format 1", () => {
     assert.deepEqual(await openKeys(objects, passphraseSecret(PASSPHRASE.normalize("NFD"))), KEYS);
     for (const { bytes } of objects)
       assert.deepEqual(encodeKeyObject(decodeKeyObject(bytes)), bytes);
+  });
+
+  it("an X25519 wrap can be read with nothing but docs/format.md and standard algorithms", () => {
+    const object = golden("1-x25519-block-none.bin");
+    const pair = X25519_KEYS.repositoryKeys.get(object.toString("hex", 56, 64));
+    assert.ok(pair?.scheme === "x25519" && pair.privateKey !== undefined);
+    assert.equal(object.toString("hex", 64, 68), "02005c00");
+    const jwk = { kty: "OKP", crv: "X25519" };
+    const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64url");
+    const ephemeral = object.subarray(68, 100);
+    const shared = diffieHellman({
+      privateKey: createPrivateKey({
+        key: { ...jwk, x: base64(pair.publicKey), d: base64(pair.privateKey) },
+        format: "jwk",
+      }),
+      publicKey: createPublicKey({ key: { ...jwk, x: base64(ephemeral) }, format: "jwk" }),
+    });
+    const info = Buffer.concat([Buffer.from("ashlar x25519 wrap 1"), ephemeral, pair.publicKey]);
+    const wrapKey = Buffer.from(hkdfSync("sha256", shared, "", info, 32));
+    const aad = [
+      Buffer.from("ashlar data key 1\0"),
+      object.subarray(8, 9),
+      object.subarray(16, 48),
+      object.subarray(56, 64),
+    ];
+    const unwrap = createDecipheriv("aes-256-gcm", wrapKey, object.subarray(100, 112))
+      .setAAD(Buffer.concat(aad))
+      .setAuthTag(object.subarray(144, 160));
+    const dataKey = Buffer.concat([unwrap.update(object.subarray(112, 144)), unwrap.final()]);
+    const end = 172 + object.readUInt32LE(52);
+    const content = createDecipheriv("aes-256-gcm", dataKey, object.subarray(160, 172))
+      .setAAD(object.subarray(0, 56))
+      .setAuthTag(object.subarray(end, end + 16));
+    const plain = Buffer.concat([content.update(object.subarray(172, end)), content.final()]);
+    assert.deepEqual(plain, BLOCKS.none);
+    assert.equal(object.length, end + 32);
+  });
+
+  it("key objects with facts open, of every kind, and those that were sealed to a public key", async () => {
+    const contents = {
+      facts: KEYS,
+      x25519: X25519_KEYS,
+      writer: writeOnlyKeys(X25519_KEYS),
+    };
+    for (const [name, keys] of Object.entries(contents)) {
+      for (const secret of [
+        { type: "keyfile", key: KEY_FILE_KEY } as const,
+        passphraseSecret(PASSPHRASE),
+      ]) {
+        for (const format of [1, 2]) {
+          const file = `${format}-keys-${name}-${secret.type}.json`;
+          const bytes = golden(file);
+          const opened = await openKeyObject([{ name: file, bytes }], secret);
+          assert.deepEqual(opened.keys, keys, file);
+          const { facts } = opened.object;
+          assert.ok(facts !== undefined);
+          assert.deepEqual(
+            [facts.label, facts.createdMs, facts.capability],
+            [ACCESS_PLAN.label, ACCESS_PLAN.createdMs, name === "writer" ? "write-only" : "full"],
+          );
+          const verifier = name === "facts" ? KEYS : X25519_KEYS;
+          assert.equal(verifyFacts(verifier, opened.object), "active");
+          assert.deepEqual(encodeKeyObject(opened.object), bytes);
+        }
+      }
+    }
   });
 });

@@ -1,7 +1,7 @@
 // The text of a key file: made to be printed and typed in again, so it has no letters that look alike and check digits.
 import { createHash, randomBytes } from "node:crypto";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { AccessSecret } from "./keys.ts";
+import type { AccessSecret } from "./access-key.ts";
 
 /** Only its owner may read a key file. */
 export const KEY_FILE_MODE = 0o600;

@@ -7,26 +7,18 @@ import {
   randomFillSync,
   type CipherGCM,
   type DecipherGCM,
-  type KeyObject,
 } from "node:crypto";
-import { Blake3Hasher } from "@napi-rs/blake-hash";
 import { assert } from "#lib/core/assert.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import { FormatError, FormatFault } from "#proto/format-error.ts";
 import {
-  CHECKSUM_BYTES,
-  checkFrame,
-  checksummed,
   checksumOf,
   DATA_KEY_BYTES,
   decodeSealed,
-  ID_BYTES,
-  KEY_ID_BYTES,
   NONCE_BYTES,
-  ObjectKind,
-  PAYLOAD_AT,
+  payloadAt,
+  payloadNonceAt,
   PLAIN_BYTES_MAX,
-  SEAL_OVERHEAD_BYTES,
+  SEAL_OVERHEAD_BYTES_MAX,
   sealedBytes,
   sealedParts,
   TAIL_BYTES,
@@ -37,27 +29,17 @@ import {
 import { createCompressor, decompressInto } from "./compression.ts";
 import { freeMemory } from "./free-memory.ts";
 import { asBuffer, createHasher, type Hasher } from "./hashing.ts";
+import { createKeyUnwrapper, createKeyWrapper, type KeyWrapper } from "./key-wrap.ts";
 import type { RepositoryKeys } from "./keys.ts";
-
-/** Which check an object failed. `details.check` of the Damaged error. */
-export type SealCheck =
-  | "magic"
-  | "truncated"
-  | "checksum"
-  | "header"
-  | "kind"
-  | "id"
-  | "key"
-  | "wrap"
-  | "tag"
-  | "compression"
-  | "content";
-
-/** What names an object: its kind and its id (32 bytes, as hex). */
-export interface ObjectIdentity {
-  readonly kind: ObjectKind;
-  readonly id: string;
-}
+import {
+  checksum,
+  damaged,
+  formatDamage,
+  nameOf,
+  verifyChecksum,
+  verifyObject,
+  type ObjectIdentity,
+} from "./sealed-check.ts";
 
 /** Seals and opens objects of one repository. Synchronous; one per thread. */
 export interface Sealer {
@@ -93,22 +75,19 @@ export interface SealOptions {
 // The cipher gives out its output in new memory. Slices keep it small enough for the processor's cache.
 const SLICE_BYTES = 256 * 1024;
 const CIPHER = "aes-256-gcm";
-const WRAP_DOMAIN = Buffer.from("ashlar data key 1\0", "latin1");
 
 /** The longest a sealed object of that plaintext can be. */
 export function sealedBytesMax(plainBytes: number): number {
-  return SEAL_OVERHEAD_BYTES + plainBytes;
+  return SEAL_OVERHEAD_BYTES_MAX + plainBytes;
 }
 
 /** Makes a sealer. */
 export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer {
   const compressor = createCompressor(options.compression, options.level);
   const hasher = createHasher(keys);
-  // Key objects, for the cipher takes five times as long to set up with raw bytes.
-  const wrapKeys = new Map([...keys.repositoryKeys].map(([id, key]) => [id, createSecretKey(key)]));
-  const activeKey = wrapKeys.get(keys.activeKeyId);
-  assert(activeKey !== undefined, "the active repository key is among the repository's keys");
-  const wrap = { keyId: keys.activeKeyId, key: activeKey };
+  const wrapper = createKeyWrapper(keys);
+  const unwrapper = createKeyUnwrapper(keys);
+  const contentAt = payloadAt(wrapper.scheme);
   const randomness = createRandomness();
 
   const sealInto: Sealer["sealInto"] = (object, out, offset = 0) => {
@@ -119,10 +98,10 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     const plain = asBuffer(object.plain);
     const room = asBuffer(out).subarray(offset);
     // Compressed into its place and encrypted there: no memory but the object's own.
-    const area = room.subarray(PAYLOAD_AT, Math.max(PAYLOAD_AT, room.length - TAIL_BYTES));
+    const area = room.subarray(contentAt, Math.max(contentAt, room.length - TAIL_BYTES));
     const compressedBytes = compressor.compressInto(plain, area);
     const storedBytes = compressedBytes ?? plain.length;
-    const length = sealedBytes(storedBytes);
+    const length = sealedBytes(wrapper.scheme, storedBytes);
     checkRoom(out, offset, length, object);
     const target = room.subarray(0, length);
     writeHeader(target, {
@@ -131,11 +110,12 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
       compression: compressedBytes === undefined ? "none" : options.compression,
       plainBytes: plain.length,
       storedBytes,
-      keyId: wrap.keyId,
+      keyId: wrapper.keyId,
+      wrapScheme: wrapper.scheme,
     });
     encryptContent(
       object,
-      wrap,
+      wrapper,
       randomness(),
       compressedBytes === undefined ? plain : area.subarray(0, storedBytes),
       target,
@@ -143,13 +123,13 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     return length;
   };
   const openParts = (object: ObjectIdentity, parts: SealedObject, target: Buffer): void => {
-    openContent(object, parts, unwrapKey(object, parts, wrapKeys), target);
+    openContent(object, parts, unwrapper.unwrap(object, parts), target);
     checkContent(object, hasher, target);
   };
   return {
     sealInto,
     seal(object) {
-      const out = Buffer.allocUnsafeSlow(sealedBytesMax(object.plain.length));
+      const out = Buffer.allocUnsafeSlow(sealedBytes(wrapper.scheme, object.plain.length));
       const length = sealInto(object, out);
       // A copy where much was saved, so that a small object does not keep a large buffer alive.
       return length < out.length ? Buffer.from(out.subarray(0, length)) : out;
@@ -170,38 +150,48 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
   };
 }
 
+/** The id of the repository key that an object is sealed under. Damaged or Refused where its header cannot be read. */
+export function repositoryKeyOf(sealed: Uint8Array): string {
+  return decodeOrFail(asBuffer(sealed)).header.keyId;
+}
+
 /**
- * Checks that an object is whole, which needs no key. Damaged (with `details.check`) when it is not. That it is the right
- * object, and was not edited by someone who can compute a checksum, only opening tells.
+ * Gives objects a new wrap, under the active repository key, before the same payload, which is neither decrypted nor looked at.
+ * Damaged for an object that is not whole, or whose wrap does not open; its content only {@link Sealer.open} verifies.
  */
-export function verifyChecksum(sealed: Uint8Array, what = "the object"): void {
-  const bytes = asBuffer(sealed);
-  try {
-    checkFrame(bytes);
-  } catch (error) {
-    throw formatDamage(what, error);
-  }
-  if (checksum(bytes).equals(checksumOf(bytes))) return;
-  throw damaged(what, ...lengthDamage(bytes));
+export function createRewrap(keys: RepositoryKeys): (sealed: Uint8Array) => Buffer {
+  const wrapper = createKeyWrapper(keys);
+  const unwrapper = createKeyUnwrapper(keys);
+  return (sealed) => {
+    const from = asBuffer(sealed);
+    // First: what is not understood then comes from a newer Ashlar, not from rot.
+    verifyChecksum(from);
+    const parts = decodeOrFail(from);
+    const { header } = parts;
+    const out = Buffer.allocUnsafeSlow(sealedBytes(wrapper.scheme, header.storedBytes));
+    writeHeader(out, { ...header, keyId: wrapper.keyId, wrapScheme: wrapper.scheme });
+    const target = sealedParts(out, wrapper.scheme, header.storedBytes);
+    const dataKey = unwrapper.unwrap(header, parts);
+    randomFillSync(target.wrapNonce);
+    wrapper.wrap(header, dataKey, target);
+    dataKey.fill(0);
+    from.copy(out, payloadNonceAt(wrapper.scheme), payloadNonceAt(header.wrapScheme));
+    checksumOf(out).set(checksum(out));
+    return out;
+  };
 }
 
-/** A checksum never fits an object that was cut; a cut is worth telling apart from rot. */
-function lengthDamage(bytes: Buffer): [SealCheck, string] {
-  try {
-    decodeSealed(bytes);
-  } catch (error) {
-    if (error instanceof FormatError && error.fault === FormatFault.Truncated)
-      return ["truncated", error.message];
-  }
-  return ["checksum", "does not fit its checksum: it was damaged after it was written"];
+/** {@link createRewrap} for a single object. */
+export function rewrap(sealed: Uint8Array, keys: RepositoryKeys): Buffer {
+  return createRewrap(keys)(sealed);
 }
 
-const checksumHasher = new Blake3Hasher();
-
-/** BLAKE3, unkeyed, the first 16 bytes. */
-function checksum(bytes: Buffer): Buffer {
-  checksumHasher.reset();
-  return checksumHasher.update(checksummed(bytes)).digestBuffer().subarray(0, CHECKSUM_BYTES);
+function decodeOrFail(sealed: Buffer): SealedObject {
+  try {
+    return decodeSealed(sealed);
+  } catch (error) {
+    throw formatDamage("the object", error);
+  }
 }
 
 /** Fresh random bytes for one object: data key, wrap nonce, payload nonce. Whoever takes them overwrites them after use. */
@@ -227,37 +217,23 @@ function createRandomness(): Randomness {
 /** Wraps a fresh data key and encrypts under it; `target` has its header already. */
 function encryptContent(
   object: ObjectIdentity,
-  wrap: { readonly keyId: string; readonly key: KeyObject },
+  wrapper: KeyWrapper,
   secrets: Buffer,
   content: Buffer,
   target: Buffer,
 ): void {
-  const parts = sealedParts(target, content.length);
+  const parts = sealedParts(target, wrapper.scheme, content.length);
   const dataKey = secrets.subarray(0, DATA_KEY_BYTES);
   secrets.copy(parts.wrapNonce, 0, DATA_KEY_BYTES, DATA_KEY_BYTES + NONCE_BYTES);
   secrets.copy(parts.nonce, 0, DATA_KEY_BYTES + NONCE_BYTES);
 
-  const wrapper = createCipheriv(CIPHER, wrap.key, parts.wrapNonce);
-  wrapper.setAAD(wrapAad(object, wrap.keyId));
-  parts.wrappedKey.set(wrapper.update(dataKey));
-  wrapper.final();
-  parts.wrapTag.set(wrapper.getAuthTag());
-
+  wrapper.wrap(object, dataKey, parts);
   const cipher = createCipheriv(CIPHER, createSecretKey(dataKey), parts.nonce);
   secrets.fill(0);
   cipher.setAAD(parts.immutable);
   runCipher(cipher, content, parts.ciphertext);
   parts.tag.set(cipher.getAuthTag());
   checksumOf(target).set(checksum(target));
-}
-
-function wrapAad(object: ObjectIdentity, keyId: string): Buffer {
-  const aad = Buffer.allocUnsafe(WRAP_DOMAIN.length + 1 + ID_BYTES + KEY_ID_BYTES);
-  WRAP_DOMAIN.copy(aad);
-  aad[WRAP_DOMAIN.length] = ObjectKind[object.kind];
-  aad.write(object.id, WRAP_DOMAIN.length + 1, ID_BYTES, "hex");
-  aad.write(keyId, WRAP_DOMAIN.length + 1 + ID_BYTES, KEY_ID_BYTES, "hex");
-  return aad;
 }
 
 /** Runs all of `from` through the cipher into `to`, of the same length (or the same memory), and finishes it. */
@@ -270,63 +246,15 @@ function runCipher(cipher: CipherGCM | DecipherGCM, from: Uint8Array, to: Uint8A
   cipher.final();
 }
 
-/** Checksum, header, and that it is the object that was asked for. */
-function verifyObject(object: ObjectIdentity, sealed: Buffer): SealedObject {
-  const what = nameOf(object);
-  verifyChecksum(sealed, what);
-  let parts: SealedObject;
-  try {
-    parts = decodeSealed(sealed);
-  } catch (error) {
-    throw formatDamage(what, error);
-  }
-  const { kind, id } = parts.header;
-  if (kind !== object.kind) throw damaged(what, "kind", `is a ${kind} in its place`);
-  if (id !== object.id) throw damaged(what, "id", `is another object in its place (${id})`);
-  return parts;
-}
-
-function unwrapKey(
-  object: ObjectIdentity,
-  parts: SealedObject,
-  keys: ReadonlyMap<string, KeyObject>,
-): KeyObject {
-  const { keyId } = parts.header;
-  const key = keys.get(keyId);
-  if (key === undefined) {
-    throw damaged(
-      nameOf(object),
-      "key",
-      `is sealed under a key that this repository does not have (${keyId})`,
-    );
-  }
-  const decipher = createDecipheriv(CIPHER, key, parts.wrapNonce);
-  decipher.setAAD(wrapAad(object, keyId));
-  decipher.setAuthTag(parts.wrapTag);
-  const dataKey = decipher.update(parts.wrappedKey);
-  try {
-    decipher.final();
-    return createSecretKey(dataKey);
-  } catch (cause) {
-    throw damaged(
-      nameOf(object),
-      "wrap",
-      "has a data key that was edited or belongs to another object",
-      cause,
-    );
-  } finally {
-    dataKey.fill(0);
-  }
-}
-
 function openContent(
   object: ObjectIdentity,
   parts: SealedObject,
-  dataKey: KeyObject,
+  dataKey: Buffer,
   target: Buffer,
 ): void {
   const { compression } = parts.header;
-  const decipher = createDecipheriv(CIPHER, dataKey, parts.nonce);
+  const decipher = createDecipheriv(CIPHER, createSecretKey(dataKey), parts.nonce);
+  dataKey.fill(0);
   decipher.setAAD(parts.immutable);
   decipher.setAuthTag(parts.tag);
   const content = compression === "none" ? target : Buffer.allocUnsafeSlow(parts.ciphertext.length);
@@ -360,29 +288,4 @@ function checkRoom(out: Uint8Array, offset: number, length: number, object: Obje
     ErrorCode.Internal,
     `${nameOf(object)} needs ${length} bytes, but only ${out.length - offset} are free`,
   );
-}
-
-function nameOf(object: ObjectIdentity): string {
-  return `${object.kind} ${object.id}`;
-}
-
-function formatDamage(what: string, error: unknown): AshlarError {
-  if (!(error instanceof FormatError)) throw error;
-  switch (error.fault) {
-    case FormatFault.Newer:
-      return new AshlarError(ErrorCode.Refused, `${what} ${error.message}`, {
-        cause: error,
-        remedy: "Use the newer Ashlar.",
-      });
-    case FormatFault.Truncated:
-      return damaged(what, "truncated", error.message, error);
-    case FormatFault.Foreign:
-      return damaged(what, "magic", error.message, error);
-    case FormatFault.Malformed:
-      return damaged(what, "header", error.message, error);
-  }
-}
-
-function damaged(what: string, check: SealCheck, message: string, cause?: unknown): AshlarError {
-  return new AshlarError(ErrorCode.Damaged, `${what} ${message}`, { cause, details: { check } });
 }

@@ -3,7 +3,7 @@
 import type { StorageId } from "#lib/core/ids.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import type { Kv } from "#lib/ports/kv.ts";
-import type { StoredKeyObject } from "#lib/repository/keys.ts";
+import type { StoredKeyObject } from "#lib/repository/key-objects.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import type { Sealer } from "#lib/repository/sealing.ts";
 import { addStorage, beginRun, confirmStamp } from "#lib/repository/transactions/storage.ts";

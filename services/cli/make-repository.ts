@@ -10,16 +10,14 @@ import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import { KEY_FILE_MODE } from "#lib/repository/key-file.ts";
 import { key } from "#lib/repository/keyspace.ts";
-import {
-  createRepositoryKeys,
-  sealKeys,
-  type AccessSecret,
-  type HashKeys,
-} from "#lib/repository/keys.ts";
+import type { AccessSecret } from "#lib/repository/access-key.ts";
+import { sealKeys } from "#lib/repository/key-objects.ts";
+import { createRepositoryKeys, type HashKeys } from "#lib/repository/keys.ts";
 import { encodeRecord, METADATA_SCHEMA, type RepositoryRecord } from "#lib/repository/records.ts";
 import { newStorageId, type Ports } from "#lib/repository/repository.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import type { Config, StorageConfig } from "#lib/process/config-file.ts";
+import type { WrapScheme } from "#proto/sealed-object.ts";
 import { introduceStorage } from "./introduce-storage.ts";
 import { makeMetadataFolder, writeKeyCopy } from "#lib/process/metadata-folder.ts";
 import { openMetadataStore } from "#lib/process/metadata-store.ts";
@@ -37,6 +35,7 @@ export interface RepositoryPlan {
   /** Where the key file goes, and its text; undefined with a passphrase. */
   readonly keyFile: { readonly path: string; readonly text: string } | undefined;
   readonly hash: HashKeys["hash"];
+  readonly repositoryKey: WrapScheme;
 }
 
 /** Makes the repository; answers its identity. */
@@ -51,8 +50,15 @@ export function makeRepository(
       await writeNewFile(plan.keyFile.path, plan.keyFile.text, KEY_FILE_MODE, undo);
     }
     const { compression, blockBytes } = plan.config.defaults;
-    const keys = createRepositoryKeys({ hash: plan.hash, compression });
-    const keyObject = await sealKeys(keys, plan.secret);
+    const keys = createRepositoryKeys({
+      hash: plan.hash,
+      compression,
+      scheme: plan.repositoryKey,
+    });
+    const keyObject = await sealKeys(keys, plan.secret, {
+      label: "",
+      createdMs: ports.clock.now(),
+    });
     const { metadata } = plan.config;
     undo.add(() => rm(metadata, { recursive: true, force: true }));
     await makeMetadataFolder(metadata);

@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
-import { openKeys, type StoredKeyObject } from "#lib/repository/keys.ts";
+import { openKeys, type StoredKeyObject } from "#lib/repository/key-objects.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import { rebuild } from "#services/coordinator/rebuild.ts";
 import type {

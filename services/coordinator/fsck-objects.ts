@@ -9,7 +9,7 @@ import type { Copy } from "#lib/repository/block-record.ts";
 import { key, objectName, parse, range } from "#lib/repository/keyspace.ts";
 import type { HeadAtRecord, StampRecord, StorageRecord } from "#lib/repository/records.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
-import { SEAL_OVERHEAD_BYTES } from "#proto/sealed-object.ts";
+import { SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
 import { markMissing } from "./fsck-repair.ts";
 import type { Check, FsckRun, Problem } from "./fsck-run.ts";
 import { ObjectSet } from "./object-set.ts";
@@ -72,7 +72,7 @@ async function checkStorage(
     },
     async (absent) => {
       for (const { id, copy, object } of absent) {
-        if (await isThere(store, object, SEAL_OVERHEAD_BYTES)) continue;
+        if (await isThere(store, object, SEAL_OVERHEAD_BYTES_MIN)) continue;
         await run.confirm(checkMissing(run, name, id, copy, object));
       }
     },
@@ -103,7 +103,7 @@ async function listObjects(
     const object = parseObjectName(entry.name);
     if (object?.type !== "block" && object?.type !== "node") continue;
     // What is too short to be an object is none.
-    if (entry.sizeBytes > SEAL_OVERHEAD_BYTES) listed.add(object.id, object.generation);
+    if (entry.sizeBytes > SEAL_OVERHEAD_BYTES_MIN) listed.add(object.id, object.generation);
     batch.push({ id: object.id as BlockId, generation: object.generation as Generation });
     if (batch.length === STEP) await flush();
   }

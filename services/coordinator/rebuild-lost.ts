@@ -5,7 +5,7 @@ import type { BlockId, StorageId } from "#lib/core/ids.ts";
 import { placedAt, type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { key, objectName, parse, range } from "#lib/repository/keyspace.ts";
 import { BATCH_MAX, newGeneration, saveBlock } from "#lib/repository/ledger.ts";
-import { SEAL_OVERHEAD_BYTES } from "#proto/sealed-object.ts";
+import { SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
 import { decodeOrUnreadable, readUsable } from "./readable-records.ts";
 import { decodeSize, rebuildKey } from "./rebuild-keyspace.ts";
 import { isAtStorage } from "./rebuild-listing.ts";
@@ -33,7 +33,7 @@ export async function markLostCopies(run: RebuildRun): Promise<void> {
       // A listing may lag: what it lacks is looked up by name.
       const found = await Promise.all(
         step.map(({ copy, name }) =>
-          isAtStorage(run.store(copy.storage), name, SEAL_OVERHEAD_BYTES),
+          isAtStorage(run.store(copy.storage), name, SEAL_OVERHEAD_BYTES_MIN),
         ),
       );
       lost.push(...step.filter((_, index) => found[index] === false));
@@ -58,7 +58,7 @@ async function findUnlisted(
   );
   const listed = await run.kv.read((reader) => reader.getMany(placed.map(({ at }) => at)));
   // What is too short to be an object is none.
-  return placed.filter((_, index) => decodeSize(listed[index]) <= SEAL_OVERHEAD_BYTES);
+  return placed.filter((_, index) => decodeSize(listed[index]) <= SEAL_OVERHEAD_BYTES_MIN);
 }
 
 async function markAll(run: RebuildRun, lost: readonly Lost[]): Promise<void> {

@@ -8,7 +8,7 @@ import { currentAt, placedAt } from "#lib/repository/block-record.ts";
 import { key, objectName } from "#lib/repository/keyspace.ts";
 import { FormatError, FormatFault } from "#proto/format-error.ts";
 import { decodeNode, type TreeNode } from "#proto/node.ts";
-import { SEAL_OVERHEAD_BYTES } from "#proto/sealed-object.ts";
+import { SEAL_OVERHEAD_BYTES_MAX, SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
 import { readUsable } from "./readable-records.ts";
 import { findObjects, type ListedObject } from "./rebuild-keyspace.ts";
 import type { RebuildRun } from "./rebuild-run.ts";
@@ -106,7 +106,7 @@ function sift(
   const bad = record?.copies.find((copy) => copy.storage === storage && copy.state === "bad");
   const own = record === undefined ? undefined : currentAt(record, storage)?.generation;
   const isWhole = ({ sizeBytes }: ListedObject): boolean =>
-    sizeBytes > SEAL_OVERHEAD_BYTES && sizeBytes <= SEAL_OVERHEAD_BYTES + plainBytes;
+    sizeBytes > SEAL_OVERHEAD_BYTES_MIN && sizeBytes <= SEAL_OVERHEAD_BYTES_MAX + plainBytes;
   const candidates = listed
     .filter(isWhole)
     .toSorted((a, b) => Number(b.generation === own) - Number(a.generation === own));

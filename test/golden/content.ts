@@ -14,11 +14,36 @@ export const KEYS: RepositoryKeys = {
   hash: "blake3",
   activeKeyId: "0000000000000002",
   repositoryKeys: new Map([
-    ["0000000000000001", counting(32, 0x40)],
-    ["0000000000000002", counting(32, 0x60)],
+    ["0000000000000001", { scheme: "aes", key: counting(32, 0x40) }],
+    ["0000000000000002", { scheme: "aes", key: counting(32, 0x60) }],
   ]),
+  revision: 0,
   compression: "zstd",
 };
+
+/** The same repository with an X25519 key on top. */
+export const X25519_KEYS: RepositoryKeys = {
+  ...KEYS,
+  activeKeyId: "0000000000000003",
+  repositoryKeys: new Map([
+    ...KEYS.repositoryKeys,
+    [
+      "0000000000000003",
+      {
+        scheme: "x25519",
+        publicKey: Buffer.from(
+          "dc2cca31e8e43bbd91dff7e475cca3347eb478107d5bd765aba4ae4a30c35d44",
+          "hex",
+        ),
+        privateKey: counting(32, 0xc0),
+      },
+    ],
+  ]),
+  revision: 1,
+};
+
+/** What the objects of access keys say that have more than the first ones had. */
+export const ACCESS_PLAN = { label: "G\u00e4ste \u201chost\u201d", createdMs: 1_764_000_000_789 };
 
 /** The key in the key file. */
 export const KEY_FILE_KEY = counting(32, 0x80);

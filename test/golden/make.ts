@@ -4,14 +4,18 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatKeyFile } from "#lib/repository/key-file.ts";
 import { createHasher } from "#lib/repository/hashing.ts";
-import { passphraseSecret, sealKeys } from "#lib/repository/keys.ts";
+import { passphraseSecret } from "#lib/repository/access-key.ts";
+import { resealKeys, sealKeys } from "#lib/repository/key-objects.ts";
+import type { RepositoryKeys } from "#lib/repository/keys.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import { encodeHead } from "#proto/head.ts";
 import { encodeNode } from "#proto/node.ts";
 import { stampObjectId } from "#proto/object-names.ts";
 import type { Compression, ObjectKind } from "#proto/sealed-object.ts";
 import { encodeStamp } from "#proto/stamp.ts";
+import { decodeKeyObject, encodeKeyObject } from "#proto/key-object.ts";
 import {
+  ACCESS_PLAN,
   BLOCKS,
   HEAD,
   KEY_FILE_KEY,
@@ -20,6 +24,7 @@ import {
   PASSPHRASE,
   REMOVED_HEAD,
   STAMP,
+  X25519_KEYS,
 } from "./content.ts";
 
 function write(name: string, bytes: Uint8Array | string): void {
@@ -31,8 +36,9 @@ function writeSealed(
   name: string,
   object: { readonly kind: ObjectKind; readonly id: string; readonly plain: Uint8Array },
   compression: Compression,
+  keys = KEYS,
 ): void {
-  write(name, createSealer(KEYS, { compression }).seal(object));
+  write(name, createSealer(keys, { compression }).seal(object));
 }
 
 const hasher = createHasher(KEYS);
@@ -40,6 +46,8 @@ const hasher = createHasher(KEYS);
 for (const [compression, plain] of Object.entries(BLOCKS) as [Compression, Buffer][]) {
   const id = hasher.hashBlock(plain).toString("hex");
   writeSealed(`1-block-${compression}.bin`, { kind: "block", id, plain }, compression);
+  const name = `1-x25519-block-${compression}.bin`;
+  writeSealed(name, { kind: "block", id, plain }, compression, X25519_KEYS);
 }
 
 const node = encodeNode(NODE);
@@ -68,5 +76,27 @@ writeSealed(
 );
 
 write("1-key-file.txt", formatKeyFile(KEY_FILE_KEY));
-write("1-keys-keyfile.json", (await sealKeys(KEYS, { type: "keyfile", key: KEY_FILE_KEY })).bytes);
-write("1-keys-passphrase.json", (await sealKeys(KEYS, passphraseSecret(PASSPHRASE))).bytes);
+const keyFile = { type: "keyfile", key: KEY_FILE_KEY } as const;
+const passphrase = passphraseSecret(PASSPHRASE);
+
+// As the first releases wrote them: without facts.
+for (const [name, secret] of [
+  ["keyfile", keyFile],
+  ["passphrase", passphrase],
+] as const) {
+  const { bytes } = await sealKeys(KEYS, secret, ACCESS_PLAN);
+  write(`1-keys-${name}.json`, encodeKeyObject({ ...decodeKeyObject(bytes), facts: undefined }));
+}
+
+// With facts; with an X25519 repository key; write-only; and sealed to a public key.
+async function writeKeys(name: string, keys: RepositoryKeys, isWriter = false): Promise<void> {
+  const capability = isWriter ? "write-only" : "full";
+  for (const secret of [keyFile, passphrase]) {
+    const { bytes } = await sealKeys(keys, secret, { ...ACCESS_PLAN, capability });
+    write(`1-keys-${name}-${secret.type}.json`, bytes);
+    write(`2-keys-${name}-${secret.type}.json`, resealKeys(keys, decodeKeyObject(bytes)).bytes);
+  }
+}
+await writeKeys("facts", KEYS);
+await writeKeys("x25519", X25519_KEYS);
+await writeKeys("writer", X25519_KEYS, true);

@@ -3,7 +3,9 @@ import path from "node:path";
 import { hostname } from "node:os";
 import { Option, type Command } from "commander";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
-import type { AccessSecret, HashKeys } from "#lib/repository/keys.ts";
+import type { AccessSecret } from "#lib/repository/access-key.ts";
+import type { HashKeys } from "#lib/repository/keys.ts";
+import type { WrapScheme } from "#proto/sealed-object.ts";
 import type { Compression } from "#lib/process/config-schema.ts";
 import type { Config } from "#lib/process/config-file.ts";
 import type { CommandContext } from "../context.ts";
@@ -18,6 +20,7 @@ interface InitOptions {
   readonly blockSize?: string;
   readonly hash: HashKeys["hash"];
   readonly compression: Compression;
+  readonly repositoryKey: WrapScheme;
   readonly storage?: string[];
   readonly quorum?: number;
 }
@@ -61,6 +64,14 @@ export function addInit(program: Command, act: Act): void {
         .choices(["zstd", "lz4", "none"])
         .default("zstd"),
     )
+    .addOption(
+      new Option(
+        "--repository-key <kind>",
+        "what blocks are sealed under; with x25519, access keys can be write-only",
+      )
+        .choices(["aes", "x25519"])
+        .default("aes"),
+    )
     .option("--storage <name=url>", "a storage (repeatable); default: main=DIR/storage", collect)
     .option(
       "--quorum <count>",
@@ -83,6 +94,7 @@ export function addInit(program: Command, act: Act): void {
             secret,
             keyFile: keyText === undefined ? undefined : { path: keyPath, text: keyText },
             hash: options.hash,
+            repositoryKey: options.repositoryKey,
           },
           systemPorts(context),
           context.signal,

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { METADATA_SCHEMA } from "#lib/repository/records.ts";
 import { HEAD_FORMAT } from "#proto/head.ts";
-import { KEY_OBJECT_FORMAT } from "#proto/key-object.ts";
+import { KEY_OBJECT_FORMAT_MAX } from "#proto/key-object.ts";
 import { MESSAGE_VERSION } from "#proto/messages.ts";
 import { STAMP_FORMAT } from "#proto/stamp.ts";
 import { formatFields } from "../output.ts";
@@ -36,7 +36,7 @@ export function addVersion(program: Command, act: Act): void {
             metadata: METADATA_SCHEMA,
             head: HEAD_FORMAT,
             stamp: STAMP_FORMAT,
-            keys: KEY_OBJECT_FORMAT,
+            keys: KEY_OBJECT_FORMAT_MAX,
             messages: MESSAGE_VERSION,
           },
         };

@@ -11,7 +11,8 @@ export function keysFor(seed: string): RepositoryKeys {
     dedupKey: random.bytes(32),
     hash: "blake3",
     activeKeyId,
-    repositoryKeys: new Map([[activeKeyId, random.bytes(32)]]),
+    repositoryKeys: new Map([[activeKeyId, { scheme: "aes", key: random.bytes(32) }]]),
+    revision: 0,
     // Blocks of 64 bytes do not shrink, and trying costs most of the time.
     compression: "none",
   };
