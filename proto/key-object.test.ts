@@ -25,6 +25,7 @@ const FACTS: AccessFacts = {
   capability: "write-only",
   label: "zoë's host",
   createdMs: 1_764_000_000_123,
+  revision: 3,
   mac: { repositoryKey: "0000000000000002", value: Buffer.alloc(32, 4) },
 };
 function edited(change: (json: Record<string, unknown>) => unknown): Buffer {
@@ -63,11 +64,11 @@ describe("a key object", () => {
     );
     assert.equal(
       text.toString(),
-      `ashlar access key facts 1\n0011223344556677\n8899aabbccddeeff\nkeyfile\n-\n${"03".repeat(32)}\nwrite-only\n"zoë's host"\n1764000000123\n0000000000000002\n`,
+      `ashlar access key facts 1\n0011223344556677\n8899aabbccddeeff\nkeyfile\n-\n${"03".repeat(32)}\nwrite-only\n"zoë's host"\n1764000000123\n3\n0000000000000002\n`,
     );
     const label = 'a"\n\nfull\n';
     const odd = accessFactsText(OBJECT, { ...FACTS, label }, "0000000000000002").toString();
-    assert.equal(odd.split("\n").length, 15);
+    assert.equal(odd.split("\n").length, 16);
   });
 
   it("binds everything outside to what is sealed", () => {

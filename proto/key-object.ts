@@ -39,6 +39,8 @@ export interface AccessFacts {
   /** As the user named it; for everybody to read. */
   readonly label: string;
   readonly createdMs: number;
+  /** How often the repository keys had been changed when they were sealed here: what has more is newer. */
+  readonly revision: number;
   /** Under a key that only full holders have (`repositoryKey` says of which repository key): nobody else's facts are trusted. */
   readonly mac: { readonly repositoryKey: string; readonly value: Buffer };
 }
@@ -88,6 +90,7 @@ export function encodeKeyObject(object: KeyObject): Buffer {
       capability: facts.capability,
       label: facts.label,
       createdMs: facts.createdMs,
+      revision: facts.revision,
       mac: {
         repositoryKey: facts.mac.repositoryKey,
         value: facts.mac.value.toString("hex"),
@@ -131,6 +134,7 @@ function readFacts(fields: FieldReader): AccessFacts {
     capability: fields.oneOf("capability", ["full", "write-only"]),
     label: fields.text("label", ACCESS_LABEL_LENGTH_MAX),
     createdMs: fields.whole("createdMs", 0),
+    revision: fields.whole("revision", 0),
     mac: {
       repositoryKey: mac.hex("repositoryKey", SHORT_ID_BYTES),
       value: readHex(mac, "value", KEY_BYTES),
@@ -197,6 +201,7 @@ export function accessFactsText(
     facts.capability,
     JSON.stringify(facts.label),
     facts.createdMs,
+    facts.revision,
     repositoryKey,
   ]);
 }

@@ -48,7 +48,12 @@ export interface Piece {
 /** Outcome of opening one object: where its plaintext lies, or what is wrong with it. */
 export type Opened =
   | (Piece & { readonly ok: true })
-  | { readonly ok: false; readonly reason: string };
+  | {
+      readonly ok: false;
+      readonly reason: string;
+      /** It is sealed under a repository key that the one who opened it does not have. */
+      readonly isKeyUnknown?: boolean;
+    };
 
 /**
  * CPU work on blocks, one worker per core, each running its whole task on memory that is shared, not copied

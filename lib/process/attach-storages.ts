@@ -64,7 +64,8 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
     const store = await openStorage(url, { identity, clock, random });
     repository.context.log.debug("storage opened", { storage: name, url, identity });
     const decorated = decorateStorage(store, config, identity, repository.ports);
-    return { attached: attach(config, identity, decorated) };
+    const guarded = repository.keyFolders.guard(decorated, name);
+    return { attached: attach(config, identity, guarded) };
   } catch (error) {
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;
     const id = identity ?? byName?.storage;

@@ -1,12 +1,15 @@
 // The metadata folder: the LMDB store where there is no cluster, the locks of this host's processes, and copies of the key objects,
 // so that keys open while a storage is away.
 import { randomBytes } from "node:crypto";
-import { open, readdir, readFile, rename } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
-import { fromSystemError } from "#lib/core/errors.ts";
+import { AshlarError, fromSystemError } from "#lib/core/errors.ts";
 import { makeFolders } from "#lib/drivers/system/make-folders.ts";
 import { isLockHeld, takeProcessLock, type ProcessLock } from "#lib/drivers/system/process-lock.ts";
+import type { Log } from "#lib/ports/log.ts";
 import type { StoredKeyObject } from "#lib/repository/key-objects.ts";
+import type { AccessKeySet } from "#lib/repository/transactions/access-keys.ts";
+import { keyObjectName } from "#proto/object-names.ts";
 
 /** Only the owner may read it: names of volumes and what they contain are in it. */
 const FOLDER_MODE = 0o700;
@@ -73,6 +76,34 @@ export async function writeKeyCopy(folder: string, object: StoredKeyObject): Pro
     await rename(temporary, file);
   } catch (error) {
     throw fromSystemError(error, `writing the copy of a key object ${file}`);
+  }
+}
+
+/**
+ * Makes the copies those of the access keys that the metadata have. The folder is this host's own, and its copies only serve
+ * processes of the first release: so a failure is told, and stops nobody.
+ */
+export async function followKeyCopies(
+  folder: string,
+  { entries }: AccessKeySet,
+  log: Log,
+): Promise<void> {
+  try {
+    const copies = await readKeyCopies(folder);
+    const bytesOf = new Map(copies.map(({ name, bytes }) => [name, bytes]));
+    for (const { accessId, record } of entries) {
+      const name = keyObjectName(accessId);
+      const copy = bytesOf.get(name);
+      if (record.object === undefined) {
+        if (copy !== undefined) await rm(path.join(metadataPaths(folder).keys, accessId));
+      } else if (copy === undefined || !record.object.equals(copy)) {
+        await writeKeyCopy(folder, { name, bytes: record.object });
+      }
+    }
+  } catch (error) {
+    const reason = fromSystemError(error, `renewing the copies of key objects in ${folder}`);
+    if (!(reason instanceof AshlarError)) throw reason;
+    log.warn(reason.message);
   }
 }
 

@@ -13,6 +13,8 @@ import type { RepositoryRecord, StorageRecord } from "#lib/repository/records.ts
 import type { Ports, Repository } from "#lib/repository/repository.ts";
 import type { Attachment } from "./attach-storages.ts";
 import type { Config } from "./config-file.ts";
+import { KeyFolders } from "./key-folder.ts";
+import type { Keyring } from "./keyring.ts";
 import { takeOwnLock } from "./metadata-folder.ts";
 import { metadataUrl, readRepositoryRecord } from "./metadata-store.ts";
 
@@ -45,9 +47,12 @@ export class OpenRepository {
   readonly kv: Kv;
   readonly record: RepositoryRecord;
   readonly knownStorages: readonly KnownStorage[];
+  /** What has each storage get the key objects before anything else. */
+  readonly keyFolders: KeyFolders;
   readonly #closers: (() => Promise<void> | void)[] = [];
   #attachment: Promise<Attachment> | undefined;
   #repository: Promise<Repository> | undefined;
+  #keyring: Promise<Keyring> | undefined;
   #lock: { readonly name: string; readonly lock: ProcessLock } | undefined;
 
   constructor(
@@ -64,6 +69,7 @@ export class OpenRepository {
     this.kv = kv;
     this.record = record;
     this.knownStorages = knownStorages;
+    this.keyFolders = new KeyFolders(kv, ports.log);
     this.#closers.push(() => kv.close());
   }
 
@@ -107,18 +113,37 @@ export class OpenRepository {
     // Before the lock was there nobody could see us: the metadata may have been marked as moved since they were opened.
     await readRepositoryRecord(this.kv, metadataUrl(this.config));
     const attachment = await this.storages();
-    const { openRepositoryKeys } = await import("#lib/process/repository-keys.ts");
-    const { keys, sealer, compute } = await openRepositoryKeys(this, attachment);
-    this.#closers.push(() => compute.close());
+    const { opened, sealer, compute } = await this.keyring();
     return {
       ...this.ports,
       kv: this.kv,
       config: this.record,
-      keys,
+      // What of them is used here never changes: the identity, and what hashes.
+      keys: opened.keys,
       sealer,
       compute,
       storages: attachment.set,
     };
+  }
+
+  /** The repository's keys, opened with the secret that the configuration, the environment or the terminal gives. */
+  keyring(): Promise<Keyring> {
+    this.#keyring ??= this.#openKeyring();
+    return this.#keyring;
+  }
+
+  async #openKeyring(): Promise<Keyring> {
+    const attachment = await this.storages();
+    const { openKeyring } = await import("#lib/process/repository-keys.ts");
+    const keyring = await openKeyring(this, attachment);
+    const ended = new AbortController();
+    const watching = keyring.watch(ended.signal);
+    this.#closers.push(async () => {
+      ended.abort();
+      await watching;
+      await keyring.compute.close();
+    });
+    return keyring;
   }
 
   /** Has something closed with the repository: after what is opened later, and before what was opened already. */
@@ -141,7 +166,7 @@ export class OpenRepository {
   /** Closes everything, the last opened first; the first failure is thrown once all were tried. */
   async close(): Promise<void> {
     // What is still being opened would otherwise be left open.
-    await Promise.allSettled([this.#attachment, this.#repository]);
+    await Promise.allSettled([this.#attachment, this.#keyring, this.#repository]);
     const failures: unknown[] = [];
     for (const close of this.#closers.splice(0).toReversed()) {
       try {

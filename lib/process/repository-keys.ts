@@ -1,36 +1,47 @@
 // Opening the repository's keys with what the user has. A wrong key is refused here, before anything is read or written.
 import { availableParallelism } from "node:os";
-import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode, isNoSpace } from "#lib/core/errors.ts";
 import { createWorkerCompute } from "#lib/drivers/compute/worker-compute.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
-import type { Compute } from "#lib/ports/compute.ts";
-import { blockTaskSource } from "#lib/repository/block-tasks.ts";
 import type { AccessSecret } from "#lib/repository/access-key.ts";
-import { openKeys, type StoredKeyObject } from "#lib/repository/key-objects.ts";
+import { blockTaskSource } from "#lib/repository/block-tasks.ts";
+import {
+  openKeyObject,
+  type OpenedKeys,
+  type StoredKeyObject,
+} from "#lib/repository/key-objects.ts";
 import type { RepositoryKeys } from "#lib/repository/keys.ts";
-import { createSealer, type Sealer } from "#lib/repository/sealing.ts";
+import type { AccessKeyRecord } from "#lib/repository/records.ts";
+import { createSealer } from "#lib/repository/sealing.ts";
+import {
+  adoptAccessKeys,
+  readAccessKeys,
+  type AccessKeyEntry,
+  type AccessKeySet,
+} from "#lib/repository/transactions/access-keys.ts";
+import { FormatError } from "#proto/format-error.ts";
+import { decodeKeyObject } from "#proto/key-object.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
 import type { Attachment } from "./attach-storages.ts";
-import type { OpenRepository, ProcessContext } from "./open-repository.ts";
 import type { Config } from "./config-file.ts";
-import { readKeyCopies, writeKeyCopy } from "./metadata-folder.ts";
+import { Keyring, openSet, type Sealing } from "./keyring.ts";
+import { followKeyCopies, readKeyCopies } from "./metadata-folder.ts";
+import type { OpenRepository, ProcessContext } from "./open-repository.ts";
 import { loadSecret } from "./secrets.ts";
 
-/** Keys, and what is made of them. */
-export interface OpenKeys {
-  readonly keys: RepositoryKeys;
-  readonly sealer: Sealer;
-  readonly compute: Compute;
-}
-
-/** Opens the keys of an repository's repository. */
-export async function openRepositoryKeys(
+/** Opens the keys of an open repository. */
+export async function openKeyring(
   repository: OpenRepository,
   attachment: Attachment,
-): Promise<OpenKeys> {
-  const { config, context, record } = repository;
+): Promise<Keyring> {
+  const { config, context, record, kv, ports } = repository;
   const secret = await configuredSecret(config, context);
-  const keys = await tryKeys(config.metadata, attachment, secret);
+  let set = await readAccessKeys(kv);
+  const opened =
+    set.version === 0
+      ? await openFound(config.metadata, attachment, secret)
+      : await openSet(set, secret);
+  const { keys } = opened;
   if (keys.repository !== record.repository || keys.hash !== record.hash) {
     throw new AshlarError(
       ErrorCode.Refused,
@@ -38,14 +49,63 @@ export async function openRepositoryKeys(
       { remedy: "the configuration mixes two repositories: check metadata, storages and key" },
     );
   }
-  return { keys, ...sealing(keys, config) };
+  if (set.version === 0) set = await adoptFound(repository, attachment);
+  await followKeyCopies(config.metadata, set, ports.log);
+  return new Keyring(repository, {
+    secret,
+    opened,
+    version: set.version,
+    sealing: (each) => sealing(each, config),
+  });
+}
+
+/** The metadata of the first release have no access keys: those that storages and the metadata folder have are taken in. */
+async function adoptFound(
+  { config, kv, record, ports }: OpenRepository,
+  attachment: Attachment,
+): Promise<AccessKeySet> {
+  const copies = await readKeyCopies(config.metadata);
+  const found = [...copies, ...(await readKeyObjects(openStores(attachment)))];
+  try {
+    return await adoptAccessKeys(kv, recordsOf(found, record.repository));
+  } catch (error) {
+    if (!isNoSpace(error)) throw error;
+    // The next one does it; until then all is as it was in the first release.
+    ports.log.warn("the access keys could not be taken into the metadata", { error });
+    return { version: 0, entries: [] };
+  }
+}
+
+/** The access keys of key objects that were found; the first of several objects of one. Foreign and unreadable ones are left out. */
+export function recordsOf(
+  objects: readonly StoredKeyObject[],
+  repository: string,
+): AccessKeyEntry[] {
+  const entries = new Map<string, AccessKeyEntry>();
+  for (const { name, bytes } of objects) {
+    const record = recordOf(bytes, repository);
+    const named = parseObjectName(name);
+    if (record === undefined || named?.type !== "key" || entries.has(named.accessId)) continue;
+    entries.set(named.accessId, { accessId: named.accessId, record });
+  }
+  return [...entries.values()];
+}
+
+/** The record of a key object; undefined for one that is none of the repository's. */
+function recordOf(bytes: Uint8Array, repository: string): AccessKeyRecord | undefined {
+  try {
+    const object = decodeKeyObject(bytes);
+    if (object.repository !== repository) return undefined;
+    const { label = "", capability = "full", createdMs = 0 } = object.facts ?? {};
+    return { object: Buffer.from(bytes), label, capability, createdMs };
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    return undefined;
+  }
 }
 
 /** What seals and opens under these keys; worker threads start when they are first used. */
-export function sealing(
-  keys: RepositoryKeys,
-  config: Pick<Config, "defaults" | "agent">,
-): { readonly sealer: Sealer; readonly compute: Compute } {
+function sealing(keys: RepositoryKeys, config: Pick<Config, "defaults" | "agent">): Sealing {
   const { compression, compressionLevel } = config.defaults;
   const options = { compression, level: compressionLevel };
   return {
@@ -72,15 +132,15 @@ export function configuredSecret(
 }
 
 /** The copies in the metadata folder first; then, for a key that was added elsewhere, what the storages have. */
-async function tryKeys(
+async function openFound(
   metadata: string,
   attachment: Attachment,
   secret: AccessSecret,
-): Promise<RepositoryKeys> {
+): Promise<OpenedKeys> {
   const copies = await readKeyCopies(metadata);
   if (copies.length > 0) {
     try {
-      return await openKeys(copies, secret);
+      return await openKeyObject(copies, secret);
     } catch (error) {
       if (!isErrorCode(error, ErrorCode.Refused) && !isErrorCode(error, ErrorCode.Damaged))
         throw error;
@@ -91,9 +151,7 @@ async function tryKeys(
     (object) => !known.has(Buffer.from(object.bytes).toString("latin1")),
   );
   // The error of a wrong key is the same; with nothing new to try, the copies give it again.
-  const keys = await openKeys(objects.length > 0 ? objects : copies, secret);
-  for (const object of objects) await writeKeyCopy(metadata, object);
-  return keys;
+  return openKeyObject(objects.length > 0 ? objects : copies, secret);
 }
 
 function openStores(attachment: Attachment): BlobStore[] {

@@ -68,7 +68,8 @@ function openOne(
   } catch (error) {
     // Anything else (an object of a newer Ashlar) is no verdict on the copy, so it fails the call.
     if (!(error instanceof AshlarError) || error.code !== ErrorCode.Damaged) throw error;
-    return { ok: false, reason: error.message };
+    const isKeyUnknown = error.details["check"] === "key";
+    return { ok: false, reason: error.message, ...(isKeyUnknown && { isKeyUnknown }) };
   }
 }
 

@@ -282,8 +282,13 @@ describe("golden files of format 1", () => {
           const { facts } = opened.object;
           assert.ok(facts !== undefined);
           assert.deepEqual(
-            [facts.label, facts.createdMs, facts.capability],
-            [ACCESS_PLAN.label, ACCESS_PLAN.createdMs, name === "writer" ? "write-only" : "full"],
+            [facts.label, facts.createdMs, facts.revision, facts.capability],
+            [
+              ACCESS_PLAN.label,
+              ACCESS_PLAN.createdMs,
+              keys.revision,
+              name === "writer" ? "write-only" : "full",
+            ],
           );
           const verifier = name === "facts" ? KEYS : X25519_KEYS;
           assert.equal(verifyFacts(verifier, opened.object), "active");

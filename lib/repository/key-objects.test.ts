@@ -190,6 +190,7 @@ describe("an access key", () => {
       { facts: { ...facts, capability: "write-only" as const } },
       { facts: { ...facts, label: "another" } },
       { facts: { ...facts, createdMs: 1 } },
+      { facts: { ...facts, revision: 1 } },
       { accessId: "0".repeat(16) },
       { repository: "0".repeat(16) },
     ];

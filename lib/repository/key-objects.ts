@@ -148,13 +148,13 @@ export function verifyFacts(
 function signFacts(
   keys: RepositoryKeys,
   object: Pick<KeyObject, "repository" | "accessId" | "method">,
-  { publicKey, capability, label, createdMs }: Omit<AccessFacts, "mac">,
+  { publicKey, capability, label, createdMs }: Omit<AccessFacts, "mac" | "revision">,
 ): AccessFacts {
   const repositoryKey = keys.activeKeyId;
   const active = keys.repositoryKeys.get(repositoryKey);
   const secret = active && secretOf(active);
   assert(secret !== undefined, "only who has all keys makes key objects");
-  const facts = { publicKey, capability, label, createdMs };
+  const facts = { publicKey, capability, label, createdMs, revision: keys.revision };
   return { ...facts, mac: { repositoryKey, value: macOf(secret, object, facts, repositoryKey) } };
 }
 

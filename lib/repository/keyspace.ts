@@ -104,6 +104,7 @@ const P = {
   jobLock: ascii("jl/"),
   jobHook: ascii("jh/"),
   schedule: ascii("js/"),
+  accessKey: ascii("a/"),
 } as const;
 
 function parentBytes(parent: Parent): Buffer {
@@ -125,6 +126,7 @@ function positionBytes(position: HoldPosition): Buffer {
 export const key = {
   config: ascii("c"),
   epoch: ascii("e"),
+  accessKeysVersion: ascii("av"),
   block: (id: BlockId): Buffer => idKey(P.block, id),
   node: (id: BlockId): Buffer => idKey(P.node, id),
   reference: (child: BlockId, parent: Parent): Buffer =>
@@ -164,6 +166,7 @@ export const key = {
   jobBeat: (job: JobId): Buffer => Buffer.concat([P.jobBeat, ascii(job)]),
   jobHook: (job: JobId): Buffer => Buffer.concat([P.jobHook, ascii(job)]),
   schedule: (name: string): Buffer => Buffer.concat([P.schedule, ascii(name)]),
+  accessKey: (accessId: string): Buffer => idKey(P.accessKey, accessId),
   // Names of any length and any characters.
   jobKey: (name: string): Buffer => Buffer.concat([P.jobKey, digest(name)]),
   jobLock: (name: string): Buffer => Buffer.concat([P.jobLock, digest(name)]),
@@ -200,6 +203,7 @@ export const range = {
   allHolds: (): KeyRange => prefixRange(P.hold),
   jobHooks: (): KeyRange => prefixRange(P.jobHook),
   schedules: (): KeyRange => prefixRange(P.schedule),
+  accessKeys: (): KeyRange => prefixRange(P.accessKey),
   /** All jobs, in the order of their submission; or those that were submitted before `job`. */
   jobs: (job?: JobId): KeyRange =>
     job === undefined
@@ -263,6 +267,7 @@ export const parse = {
   job: (bytes: Buffer): JobId => bytes.toString("utf8", P.job.length) as JobId,
   jobHook: (bytes: Buffer): JobId => bytes.toString("utf8", P.jobHook.length) as JobId,
   schedule: (bytes: Buffer): string => bytes.toString("utf8", P.schedule.length),
+  accessKey: (bytes: Buffer): string => bytes.toString("hex", P.accessKey.length),
   openJob: (bytes: Buffer): JobId => bytes.toString("utf8", P.openJob.length) as JobId,
   volume: (bytes: Buffer): { volume: string; createdMs: number; uid: VersionUid } => {
     const nul = bytes.indexOf(0, P.volume.length);

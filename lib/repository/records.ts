@@ -38,6 +38,18 @@ export interface RepositoryRecord {
   readonly moves?: number;
 }
 
+/** `accessKey/<access id>`: a sealed key object, with what is asked of it without opening it; or the tombstone of one. */
+export interface AccessKeyRecord {
+  /** As it is on storages. Undefined once the access key was removed. */
+  readonly object: Buffer | undefined;
+  /** As the user named it. */
+  readonly label: string;
+  readonly capability: "full" | "write-only";
+  /** When it was made, in ms since 1970; 0 where nobody wrote it down. */
+  readonly createdMs: number;
+  readonly removedMs?: number;
+}
+
 /** The storages that a version goes to, and how many must have it whole before it counts. */
 export interface Policy {
   readonly storages: readonly StorageId[];

@@ -12,7 +12,6 @@ import { STORAGE_NAME, STORAGE_NAME_RULE } from "#lib/process/schema-values.ts";
 import type { CommandContext } from "./context.ts";
 import { introduceStorage } from "./introduce-storage.ts";
 import { makeStorage } from "./make-repository.ts";
-import { readKeyCopies } from "#lib/process/metadata-folder.ts";
 import { urlWithin } from "./paths.ts";
 import { Undo } from "./undo.ts";
 import { readConfig } from "./with-engine.ts";
@@ -107,7 +106,6 @@ async function addConfigured(
       (await listStorages(repo.kv).catch(() => undefined))?.some(
         ({ storage: recorded }) => recorded === made,
       ) ?? true;
-    const keyObjects = await readKeyCopies(config.metadata);
     let id: StorageId | undefined;
     let counts = false;
     await makeStorage(
@@ -118,10 +116,7 @@ async function addConfigured(
       async (made) => {
         ({ id } = made);
         try {
-          await introduceStorage(
-            { ...repo, repository: engine.record.repository, keyObjects },
-            made,
-          );
+          await introduceStorage({ ...repo, repository: engine.record.repository }, made);
           counts = true;
         } catch (error) {
           counts = await mayCount(made.id);

@@ -3,9 +3,11 @@
 import type { StorageId } from "#lib/core/ids.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import type { Kv } from "#lib/ports/kv.ts";
-import type { StoredKeyObject } from "#lib/repository/key-objects.ts";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { bringInLine } from "#lib/process/key-folder.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import type { Sealer } from "#lib/repository/sealing.ts";
+import { readAccessKeys, type AccessKeySet } from "#lib/repository/transactions/access-keys.ts";
 import { addStorage, beginRun, confirmStamp } from "#lib/repository/transactions/storage.ts";
 import { stampObjectId, stampObjectName } from "#proto/object-names.ts";
 import { encodeStamp } from "#proto/stamp.ts";
@@ -22,7 +24,6 @@ export interface NewStorage {
 export interface Introduction extends Pick<Ports, "clock" | "random"> {
   readonly kv: Kv;
   readonly repository: string;
-  readonly keyObjects: readonly StoredKeyObject[];
   readonly sealer: Sealer;
 }
 
@@ -30,9 +31,6 @@ export interface Introduction extends Pick<Ports, "clock" | "random"> {
 export async function introduceStorage(to: Introduction, storage: NewStorage): Promise<void> {
   const { kv, clock, random } = to;
   const { id, name, site, store } = storage;
-  for (const object of to.keyObjects) {
-    await store.put(object.name, object.bytes, { mode: "replace", reserve: true });
-  }
   const stampRandom = random.bytes(8).toString("hex");
   const stampName = stampObjectName(stampRandom);
   const run = await beginRun(kv, id, stampName);
@@ -44,7 +42,17 @@ export async function introduceStorage(to: Introduction, storage: NewStorage): P
     createdMs: clock.now(),
   });
   const sealed = to.sealer.seal({ kind: "stamp", id: stampObjectId(stampRandom), plain });
+  // After sealing: whatever repository key that was under, its key objects are there before it.
+  await bringInLine(store, await requireAccessKeys(kv));
   await store.put(stampName, sealed, { mode: "create", reserve: true });
   await confirmStamp(kv, id, stampName);
   await addStorage(kv, id, { name, site, state: "in-use", addedMs: clock.now() });
+}
+
+async function requireAccessKeys(kv: Kv): Promise<AccessKeySet> {
+  const set = await readAccessKeys(kv);
+  if (set.version > 0) return set;
+  throw new AshlarError(ErrorCode.TryAgain, "the metadata do not have the access keys yet", {
+    remedy: "make room on the disk of the metadata, and run it again",
+  });
 }

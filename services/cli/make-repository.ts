@@ -14,6 +14,8 @@ import type { AccessSecret } from "#lib/repository/access-key.ts";
 import { sealKeys } from "#lib/repository/key-objects.ts";
 import { createRepositoryKeys, type HashKeys } from "#lib/repository/keys.ts";
 import { encodeRecord, METADATA_SCHEMA, type RepositoryRecord } from "#lib/repository/records.ts";
+import { adoptAccessKeys } from "#lib/repository/transactions/access-keys.ts";
+import { recordsOf } from "#lib/process/repository-keys.ts";
 import { newStorageId, type Ports } from "#lib/repository/repository.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import type { Config, StorageConfig } from "#lib/process/config-file.ts";
@@ -72,11 +74,11 @@ export function makeRepository(
         blockBytes,
         hash: plan.hash,
       });
+      await adoptAccessKeys(kv, recordsOf([keyObject], keys.repository));
       const introduction = {
         ...ports,
         kv,
         repository: keys.repository,
-        keyObjects: [keyObject],
         sealer: createSealer(keys, { compression }),
       };
       for (const storage of plan.config.storages) {

@@ -54,6 +54,7 @@ const VERBS: readonly (readonly [names: readonly string[], load: () => Promise<A
   [["usage"], async () => (await import("./verbs/usage.ts")).addUsage],
   [["status"], async () => (await import("./verbs/status.ts")).addStatus],
   [["storage"], async () => (await import("./verbs/storage.ts")).addStorage],
+  [["key"], async () => (await import("./verbs/key.ts")).addKey],
   [["submit", "jobs", "watch", "cancel"], async () => (await import("./verbs/jobs.ts")).addJobs],
   [["explain"], async () => (await import("./verbs/explain.ts")).addExplain],
   [["schedule"], async () => (await import("./verbs/schedule.ts")).addSchedule],

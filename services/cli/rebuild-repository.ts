@@ -5,7 +5,15 @@ import { existsSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
+import type { Kv } from "#lib/ports/kv.ts";
+import type { AccessSecret } from "#lib/repository/access-key.ts";
 import { openKeys, type StoredKeyObject } from "#lib/repository/key-objects.ts";
+import { refusedToWriters } from "#lib/repository/key-wrap.ts";
+import { canOpen, type RepositoryKeys } from "#lib/repository/keys.ts";
+import { mergeAccessKeys } from "#lib/repository/merge-access-keys.ts";
+import { readAccessKeys, type AccessKeySet } from "#lib/repository/transactions/access-keys.ts";
+import { bringInLine } from "#lib/process/key-folder.ts";
+import { keyObjectsOf } from "#lib/process/keyring.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import { rebuild } from "#services/coordinator/rebuild.ts";
 import type {
@@ -25,6 +33,7 @@ import type { CommandContext } from "./context.ts";
 import { makeEmptyFolder, writeNewFile } from "./make-repository.ts";
 import {
   countOtherProcesses,
+  followKeyCopies,
   makeMetadataFolder,
   readKeyCopies,
   takeOwnLock,
@@ -38,7 +47,7 @@ import {
 } from "#lib/process/metadata-store.ts";
 import { urlWithin, within } from "./paths.ts";
 import { renderConfig } from "./render-config.ts";
-import { configuredSecret, readKeyObjects } from "#lib/process/repository-keys.ts";
+import { configuredSecret, readKeyObjects, recordsOf } from "#lib/process/repository-keys.ts";
 import { Undo } from "./undo.ts";
 
 /** Lies in the folder until the rebuild has come to its end: so that it can be run again after it was killed. */
@@ -76,7 +85,7 @@ export async function rebuildNew(
   try {
     const repository = await sameRepository(storages);
     const keyObjects = await readKeyObjects(stores.map(({ store }) => store));
-    const keys = await openKeys(keyObjects, await configuredSecret(request, context));
+    const keys = await openFullKeys(keyObjects, await configuredSecret(request, context));
     if (keys.repository !== repository) throw foreignKeys(repository);
     await Undo.during(async (undo) => {
       // A folder of a rebuild that was stopped is gone on with.
@@ -91,6 +100,7 @@ export async function rebuildNew(
     let result: RebuildResult;
     let text: string;
     try {
+      await takeAccessKeys(context, kv, keys, keyObjects, stores);
       result = await rebuild({
         ...ports,
         kv,
@@ -142,8 +152,11 @@ export async function rebuildConfigured(
     const copies = await readKeyCopies(config.metadata);
     const objects = await readKeyObjects(stores.map(({ store }) => store));
     const all: StoredKeyObject[] = [...copies, ...objects];
-    const keys = await openKeys(all, await configuredSecret(config, context));
-    for (const object of objects) await writeKeyCopy(config.metadata, object);
+    const known = await readAccessKeys(kv);
+    all.push(...keyObjectsOf(known));
+    const keys = await openFullKeys(all, await configuredSecret(config, context));
+    const set = await takeAccessKeys(context, kv, keys, all, stores);
+    await followKeyCopies(config.metadata, set, context.log);
     return await rebuild({
       ...ports,
       kv,
@@ -158,6 +171,35 @@ export async function rebuildConfigured(
     lock.release();
     await kv.close();
   }
+}
+
+/** The newest keys that the objects and the secret give. */
+async function openFullKeys(
+  objects: readonly StoredKeyObject[],
+  secret: AccessSecret,
+): Promise<RepositoryKeys> {
+  const keys = await openKeys(objects, secret);
+  if (!canOpen(keys)) throw refusedToWriters("the metadata cannot be made");
+  return keys;
+}
+
+/** Takes the access keys that the storages have, and has all of the storages have them before anything else is put there. */
+async function takeAccessKeys(
+  context: CommandContext,
+  kv: Kv,
+  keys: RepositoryKeys,
+  found: readonly StoredKeyObject[],
+  stores: readonly RebuildStore[],
+): Promise<AccessKeySet> {
+  const entries = found.flatMap((object) => recordsOf([object], keys.repository));
+  const { set, forged } = await mergeAccessKeys(kv, keys, entries);
+  for (const accessId of forged) {
+    context.log.warn(
+      `key object keys/${accessId} was left out: nobody with all keys vouches for it`,
+    );
+  }
+  for (const { store } of stores) await bringInLine(store, set, { isRebuild: true });
+  return set;
 }
 
 async function refuseOthers(metadata: string, own: string): Promise<void> {
