@@ -37,6 +37,11 @@ export interface OpenRequest {
   readonly kind: "block" | "node";
   readonly id: string;
   readonly sealed: Uint8Array;
+  /**
+   * Only what needs no private key is verified: that it is whole, says that it is this object, and is under a known key. Nothing
+   * is written to the output. That nobody who can write to the storage has edited it, only opening tells.
+   */
+  readonly verifyOnly?: boolean;
 }
 
 /** Where a sealed object lies in the output buffer. */

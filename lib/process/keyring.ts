@@ -92,6 +92,7 @@ export class Keyring {
       sealInto: (object, out, offset) => this.#sealer.sealInto(object, out, offset),
       seal: (object) => this.#sealer.seal(object),
       openInto: (object, out, offset) => this.#sealer.openInto(object, out, offset),
+      verify: (object) => this.#sealer.verify(object),
       open: (object) => this.#sealer.open(object),
     };
     const { log } = repository.ports;

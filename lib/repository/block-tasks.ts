@@ -1,7 +1,7 @@
 // What compute workers do with blocks. A worker thread imports this file by its URL, so it loads little.
 import { assert } from "#lib/core/assert.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { HashedBlocks, Opened, Piece, SealRequest } from "#lib/ports/compute.ts";
+import type { HashedBlocks, Opened, OpenRequest, Piece, SealRequest } from "#lib/ports/compute.ts";
 import type { ComputeTasks, ComputeTaskSource } from "#lib/ports/compute-tasks.ts";
 import { BLOCK_ID_BYTES } from "#lib/core/ids.ts";
 import { asBuffer, createHasher, type Hasher } from "./hashing.ts";
@@ -57,13 +57,12 @@ function requireId(hasher: Hasher, { kind, id, plain }: SealRequest): void {
   });
 }
 
-function openOne(
-  sealer: Sealer,
-  request: Parameters<Sealer["openInto"]>[0],
-  out: Uint8Array,
-  offset: number,
-): Opened {
+function openOne(sealer: Sealer, request: OpenRequest, out: Uint8Array, offset: number): Opened {
   try {
+    if (request.verifyOnly === true) {
+      sealer.verify(request);
+      return { ok: true, offset, length: 0 };
+    }
     return { ok: true, offset, length: sealer.openInto(request, out, offset) };
   } catch (error) {
     // Anything else (an object of a newer Ashlar) is no verdict on the copy, so it fails the call.

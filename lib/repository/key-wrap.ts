@@ -11,7 +11,7 @@ import {
   type WrapScheme,
 } from "#proto/sealed-object.ts";
 import { asBuffer } from "./hashing.ts";
-import type { RepositoryKeys } from "./keys.ts";
+import type { RepositoryKey, RepositoryKeys } from "./keys.ts";
 import { damaged, nameOf, type ObjectIdentity } from "./sealed-check.ts";
 import { agreeFrom, agreeWith } from "./x25519.ts";
 
@@ -33,6 +33,8 @@ export interface KeyUnwrapper {
    * among these, `wrap` for an edited or foreign one. Refused where only the public half of the repository key is there.
    */
   unwrap(object: ObjectIdentity, sealed: SealedObject): Buffer;
+  /** Damaged, as {@link unwrap}, for a repository key that is not among these, or is of another kind. */
+  requireKnown(object: ObjectIdentity, sealed: SealedObject): void;
 }
 
 const CIPHER = "aes-256-gcm";
@@ -86,7 +88,7 @@ export function createKeyUnwrapper(keys: RepositoryKeys): KeyUnwrapper {
     if (key.scheme === "aes" && key.key !== undefined) symmetric.set(id, createSecretKey(key.key));
   }
   const agreed = new AgreedKeys();
-  const keyFor = (object: ObjectIdentity, sealed: SealedObject): KeyObject => {
+  const known = (object: ObjectIdentity, sealed: SealedObject): RepositoryKey => {
     const { keyId, wrapScheme } = sealed.header;
     const key = keys.repositoryKeys.get(keyId);
     if (key === undefined) {
@@ -97,6 +99,11 @@ export function createKeyUnwrapper(keys: RepositoryKeys): KeyUnwrapper {
       );
     }
     if (key.scheme !== wrapScheme) throw wrongWrap(object);
+    return key;
+  };
+  const keyFor = (object: ObjectIdentity, sealed: SealedObject): KeyObject => {
+    const key = known(object, sealed);
+    const { keyId } = sealed.header;
     if (key.scheme === "aes") return symmetric.get(keyId) ?? refuse(object);
     const { privateKey, publicKey } = key;
     if (privateKey === undefined) return refuse(object);
@@ -108,6 +115,7 @@ export function createKeyUnwrapper(keys: RepositoryKeys): KeyUnwrapper {
   };
   return {
     unwrap: (object, sealed) => decryptKey(object, keyFor(object, sealed), sealed),
+    requireKnown: (object, sealed) => void known(object, sealed),
   };
 }
 

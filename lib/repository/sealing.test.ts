@@ -386,6 +386,26 @@ describe("an X25519 wrap", () => {
     assert.throws(() => rewrap(sealed, writeOnlyKeys(keys)), { code: ErrorCode.Refused });
   });
 
+  it("is verified without the private key: all but whether somebody has edited it", () => {
+    const writer = createSealer(writeOnlyKeys(keys), { compression: "none" });
+    const sealed = writer.seal(block);
+    const { kind, id } = block;
+    writer.verify({ kind, id, sealed });
+    const check = (object: Parameters<typeof writer.verify>[0]): unknown =>
+      failure(() => writer.verify(object)).details["check"];
+    assert.equal(check({ kind: "stamp", id, sealed }), "kind");
+    assert.equal(check({ kind, id: "08".repeat(32), sealed }), "id");
+    assert.equal(check({ kind, id, sealed: sealed.subarray(0, 200) }), "truncated");
+    const other = createRepositoryKeys({ hash: "blake3", compression: "none", scheme: "x25519" });
+    const foreign = createSealer(other, { compression: "none" }).seal(block);
+    assert.equal(check({ kind, id, sealed: foreign }), "key");
+    for (let at = 7; at < sealed.length; at += 1) {
+      const bytes = Buffer.from(sealed);
+      bytes[at] = (bytes[at] as number) ^ 4;
+      assert.ok(["checksum", "truncated"].includes(check({ kind, id, sealed: bytes }) as string));
+    }
+  });
+
   it("is not opened where its ephemeral key gives zeros", () => {
     const sealed = createSealer(keys, { compression: "none" }).seal(block);
     sealed.fill(0, 68, 100);

@@ -61,6 +61,11 @@ export interface Sealer {
     out: Uint8Array,
     offset?: number,
   ): number;
+  /**
+   * Verifies what can be verified without a private key: that the object is whole, says that it is the one asked for, and is
+   * sealed under a repository key that there is. Damaged or Refused as opening is.
+   */
+  verify(object: ObjectIdentity & { readonly sealed: Uint8Array }): void;
   /** The plaintext in memory of its own. */
   open(object: ObjectIdentity & { readonly sealed: Uint8Array }): Buffer;
 }
@@ -140,6 +145,9 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
       checkRoom(out, offset, plainBytes, object);
       openParts(object, parts, asBuffer(out).subarray(offset, offset + plainBytes));
       return plainBytes;
+    },
+    verify(object) {
+      unwrapper.requireKnown(object, verifyObject(object, asBuffer(object.sealed)));
     },
     open(object) {
       const parts = verifyObject(object, asBuffer(object.sealed));

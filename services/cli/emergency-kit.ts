@@ -3,6 +3,8 @@ import { open } from "node:fs/promises";
 import { AshlarError, ErrorCode, fromSystemError } from "#lib/core/errors.ts";
 import { withoutSecrets } from "#lib/drivers/bucket-url.ts";
 import { readKeyFile } from "#lib/process/secrets.ts";
+import { refusedToWriters } from "#lib/repository/key-wrap.ts";
+import { canOpen } from "#lib/repository/keys.ts";
 import { formatKeyDigits, KEY_FILE_MODE } from "#lib/repository/key-file.ts";
 import { readAccessKeys } from "#lib/repository/transactions/access-keys.ts";
 import { findAccessKey, openKeysOf } from "./access-keys.ts";
@@ -58,6 +60,7 @@ export async function writeKit(
 async function gather(engine: Engine, withKey: boolean): Promise<KitContent> {
   const { config, record, ports, context } = engine;
   const { keys, object } = (await openKeysOf(engine)).opened;
+  if (!canOpen(keys)) throw refusedToWriters("no emergency kit was made");
   const { accessId, method } = object;
   const { label } = findAccessKey(await readAccessKeys(engine.kv), accessId).record;
   let digits: string | undefined;

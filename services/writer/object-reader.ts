@@ -7,6 +7,7 @@ import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import { Semaphore } from "#lib/core/semaphore.ts";
 import type { Opened, OpenRequest, Slot, SlotPool } from "#lib/ports/compute.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
+import { canOpen } from "#lib/repository/keys.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { sealedBytesMax } from "#lib/repository/sealing.ts";
 import { NODE_BYTES_MAX } from "#proto/node.ts";
@@ -43,6 +44,8 @@ const CONCURRENCY_MIN = 8;
 /** Reads and verifies; made once for a piece of work, for it owns memory. */
 export class ObjectReader {
   readonly #repo: Repository;
+  /** Who has a write-only access key verifies what can be verified without opening: enough to find rot, and to copy. */
+  readonly #verifyOnly: boolean;
   readonly #slotBytes: number;
   /** How many batches are worked on at once. */
   readonly concurrency: number;
@@ -52,6 +55,7 @@ export class ObjectReader {
 
   constructor(repo: Repository) {
     this.#repo = repo;
+    this.#verifyOnly = !canOpen(repo.keys);
     const largest = Math.max(repo.config.blockBytes, NODE_BYTES_MAX);
     this.#slotBytes = Math.max(roomFor(largest), SLOT_BYTES_MIN);
     const affordable = Math.floor(POOL_BYTES_MAX / this.#slotBytes);
@@ -181,6 +185,7 @@ export class ObjectReader {
       kind: copy.kind,
       id: copy.id,
       sealed: (read[index] as Sealed).sealed,
+      verifyOnly: this.#verifyOnly,
     }));
     try {
       const opened = await this.#repo.compute.open(requests, out);

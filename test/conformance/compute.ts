@@ -170,6 +170,31 @@ export function describeCompute(name: string, suite: ComputeSuite): void {
       assert.match(wrong.reason, /checksum/);
     });
 
+    it("verifies without opening where that is asked for, beside others that it opens", async () => {
+      const sealer = createSealer(KEYS, { compression: "zstd" });
+      const [first, second, third] = sealRequests(BLOCKS).map((request): OpenRequest => ({
+        kind,
+        id: request.id,
+        sealed: sealer.seal(request),
+      }));
+      assert.ok(first !== undefined && second !== undefined && third !== undefined);
+      second.sealed[200] = (second.sealed[200] as number) ^ 1;
+      const requests = [
+        { ...first, verifyOnly: true },
+        { ...second, verifyOnly: true },
+        { ...first, id: third.id, verifyOnly: true },
+        third,
+      ];
+      const out = new Uint8Array(BLOCK);
+      const opened = await compute.open(requests, out);
+      assert.deepEqual(opened[0], { ok: true, offset: 0, length: 0 });
+      assert.deepEqual(
+        opened.slice(1, 3).map((one) => !one.ok && /checksum|in its place/.test(one.reason)),
+        [true, true],
+      );
+      assert.deepEqual(cut(out, opened[3]), BLOCKS[2]);
+    });
+
     it("throws when the output has no room, and goes on afterwards", async () => {
       const requests = sealRequests([randomBytes(BLOCK)]);
       for (const memory of memories(compute)) {

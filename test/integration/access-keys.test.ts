@@ -432,6 +432,91 @@ function killAtChange(
   void running.ended.then(() => watcher.close());
 }
 
+describe("a write-only access key", { timeout: TEST_TIMEOUT_MS }, () => {
+  it("backs up, dedups, collects, replicates, finds rot and heals it, and reads nothing", async () => {
+    await using repo = await TestRepository.make({
+      storages: ["main", "off"],
+      init: ["--repository-key", "x25519", "--compression", "none"],
+    });
+    const first = await backupOf(repo, "first");
+    const writer = repo.home.at("writer.key");
+    await repo.run(["key", "add", "--key-file", writer, "--label", "web1", "--write-only"]);
+    const as = (args: readonly string[], code = 0) =>
+      withKey(repo, { keyFile: writer }, args, code);
+
+    const image = repo.home.at("image");
+    const bytes = Buffer.concat([first.bytes, noise("second", 5 * BLOCK)]);
+    await writeFile(image, bytes);
+    const told = await as(["--json", "backup", image, "vol"]);
+    const document = JSON.parse(told.slice(0, told.lastIndexOf("}") + 1)) as {
+      uid: string;
+      blocksNew: number;
+    };
+    assert.equal(document.blocksNew, 5);
+    const { uid } = document;
+
+    const target = repo.home.at("target");
+    await writeFile(target, "what was there");
+    for (const args of [
+      ["restore", "--force", uid, target],
+      ["restore", uid, "-"],
+    ]) {
+      const refused = await as(args, EXIT_REFUSED);
+      assert.match(refused, /write-only/);
+      assert.match(refused, /full access key/);
+      assert.ok(!refused.includes(bytes.toString("latin1", 0, 16)));
+    }
+    assert.equal(await readFile(target, "utf8"), "what was there");
+    for (const args of [
+      ["rebuild"],
+      ["key", "add", "--key-file", repo.home.at("third.key")],
+      ["key", "remove", "web1"],
+      ["key", "rotate"],
+      ["key", "kit"],
+    ]) {
+      assert.match(await as(args, EXIT_REFUSED), /write-only/, args.join(" "));
+    }
+    assert.match(await as(["key", "ls"]), /web1 +keyfile +write-only/);
+
+    // Rot, a missing object and one in the place of another are found without opening anything, and healed.
+    const blocks = await repo.objects("off", "blocks");
+    const [rotten, missing, swapped, other] = blocks.map(({ file }) => file);
+    assert.ok(rotten !== undefined && missing !== undefined && swapped !== undefined);
+    const damaged = await readFile(rotten);
+    damaged[5000] = (damaged[5000] as number) ^ 1;
+    await writeFile(rotten, damaged);
+    await rm(missing);
+    await copyFile(other as string, swapped);
+    const scrubbed = await as(["scrub", "--deep"], 65);
+    assert.match(scrubbed, /does not fit its checksum/);
+    assert.match(scrubbed, /is another object in its place/);
+    assert.match(scrubbed, /missing/);
+    await as(["scrub", "--deep"]);
+    await repo.run(["scrub", "--deep"]);
+    await repo.assertRestores(uid, bytes, "off");
+
+    // A storage that was away is filled by it, after a rotation, too, of which nobody has told it.
+    await rename(repo.storageFolder("off"), repo.home.at("away"));
+    await repo.run(["key", "rotate"]);
+    const third = noise("third", 4 * BLOCK);
+    await writeFile(image, third);
+    await as(["backup", image, "vol"]);
+    await rename(repo.home.at("away"), repo.storageFolder("off"));
+    await as(["replicate"]);
+    await as(["rm", first.uid]);
+    await as(["gc", "--sweep"]);
+    const newest = (await repo.versions()).find(({ uid: each }) => each !== uid);
+    assert.ok(newest !== undefined);
+    for (const storage of repo.storages) {
+      await repo.assertRestores(newest.uid, third, storage);
+      await assertRebuilds(repo, storage, repo.keyFile, newest.uid, third);
+    }
+    assert.equal((await list(repo)).keys.flatMap(({ missingAt }) => missingAt).length, 0);
+    await repo.run(["scrub", "--deep"]);
+    await repo.assertNoOrphans();
+  });
+});
+
 describe("the emergency kit", { timeout: TEST_TIMEOUT_MS }, () => {
   it("restores on a machine that has nothing but it and a storage", async () => {
     await using repo = await TestRepository.make();

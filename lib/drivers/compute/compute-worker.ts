@@ -42,7 +42,9 @@ function run(
           out,
         )
       : tasks.open(
-          call.requests.map(({ kind, id, bytes }) => ({ kind, id, sealed: memory(bytes) })),
+          call.requests.map(({ kind, id, bytes, verify = false }) => {
+            return { kind, id, sealed: memory(bytes), verifyOnly: verify };
+          }),
           out,
         );
   return "room" in call.out

@@ -108,10 +108,11 @@ class WorkerCompute implements Compute {
     const opened = await this.#submit(
       (input, output) => ({
         type: "open",
-        requests: requests.map(({ kind, id, sealed }): RequestRef => ({
+        requests: requests.map(({ kind, id, sealed, verifyOnly = false }): RequestRef => ({
           kind,
           id,
           bytes: input(sealed),
+          verify: verifyOnly,
         })),
         out: output(out),
       }),

@@ -75,11 +75,20 @@ export function addRestore(program: Command, act: Act): void {
           const uid = await resolveVersion(kv, reference);
           const version = await kv.read((reader) => requireVersion(reader, uid));
           const job: RestoreJob = { ...options, uid, target: absoluteDevice(target, context.cwd) };
+          // Before anything is asked or overwritten.
+          await requireReading(engine);
           await askBeforeOverwriting(context, job, version);
           report(context, job, await runWithBar(engine, job, version));
         });
       }),
     );
+}
+
+async function requireReading(engine: Engine): Promise<void> {
+  const { canOpen } = await import("#lib/repository/keys.ts");
+  const { refusedToWriters } = await import("#lib/repository/key-wrap.ts");
+  const { keys } = await engine.repository();
+  if (!canOpen(keys)) throw refusedToWriters("nothing was restored");
 }
 
 async function askBeforeOverwriting(
