@@ -132,6 +132,18 @@ export function refusedToWriters(what: string): AshlarError {
   );
 }
 
+/** What a writer that cannot open what is stored tells a reader: to ask again, for another writer may take it then. */
+export function passedOn(): AshlarError {
+  return new AshlarError(
+    ErrorCode.TryAgain,
+    "a writer with a write-only access key gives nothing back",
+    {
+      remedy: "start a writer with a full access key",
+      details: { check: "write-only" },
+    },
+  );
+}
+
 function refuse(object: ObjectIdentity): never {
   throw refusedToWriters(`${nameOf(object)} was not opened`);
 }

@@ -19,6 +19,7 @@ import { metadataUrl } from "#lib/process/metadata-store.ts";
 import { watchMetadata } from "#lib/process/watch-metadata.ts";
 import { systemPorts } from "#lib/process/open-repository.ts";
 import { runHook } from "#lib/process/run-hook.ts";
+import { canOpen } from "#lib/repository/keys.ts";
 import type { Ports, Repository } from "#lib/repository/repository.ts";
 import type { FailureHook } from "#services/coordinator/jobs/failure-hooks.ts";
 import { startGauges } from "#services/coordinator/jobs/gauges.ts";
@@ -37,6 +38,8 @@ import { coordinatorSettings, ownPaths, slotsOf } from "./roles.ts";
 /** A role that an agent can have. */
 export type AgentRole = "reader" | "dedup" | "writer" | "coordinator";
 
+/** A name of this process for the writers of the cluster, where its own writer is the one called so. */
+const POOL_READS = "writer, of the cluster";
 /** A late put of a writer is recorded this often, in ms. */
 const LATE_EVERY_MS = 2000;
 
@@ -184,6 +187,7 @@ async function startRolesOf(
     payloadBytes: slots.slotBytes,
     managesStreams: true,
   });
+  const canRead = canOpen(repo.keys);
   const bus = routedBus(engine, traceBus(cluster.bus, ports.telemetry), roles);
   engine.onClose(() => bus.close());
   if (roles.has("dedup")) {
@@ -209,6 +213,8 @@ async function startRolesOf(
       ...readerOptions({ config, ports, keys, slots, forbid }),
       bus,
       compute,
+      // A writer beside it that can only write gives nothing back: those of the cluster do.
+      ...(config.agent.localWriter && !canRead ? { readsQueue: POOL_READS } : {}),
     });
     engine.onClose(() => reader.stop());
     const announced = announceAgent(bus, ports.clock, announcementOf(config));
@@ -279,7 +285,8 @@ function routedBus({ config, ports }: Engine, cluster: Bus, roles: ReadonlySet<A
       { remedy: "start it with --roles reader,writer, or set localWriter: false" },
     );
   }
-  return routeBus(cluster, { writer: { bus: openInprocBus(ports) } });
+  const pool = poolRoute(agent)["writer"] ?? { queue: "writer" };
+  return routeBus(cluster, { writer: { bus: openInprocBus(ports) }, [POOL_READS]: pool });
 }
 
 /** Puts that end after their quorum are recorded without anybody asking. */

@@ -39,6 +39,8 @@ export interface ReaderOptions {
   readonly openSource: (url: string, options: { readonly frozen: boolean }) => Promise<BlockSource>;
   readonly openTarget: (request: OpenTargetRequest) => Promise<BlockTarget>;
   readonly readHints: (path: string) => Promise<string>;
+  /** The queue of writers that give blocks back; default: those that take them. */
+  readonly readsQueue?: string;
 }
 
 /** A running reader. */
@@ -255,6 +257,7 @@ class ReaderActor {
     job: ReaderJob,
   ): Promise<Requests["restore"]["reply"]> {
     await job.requireLive();
+    const { readsQueue } = this.#options;
     const target = await this.#options.openTarget({
       url: request.target,
       sizeBytes: request.length,
@@ -271,6 +274,7 @@ class ReaderActor {
           pool: this.#pool(request.blockBytes),
           signal: job.signal,
           onProgress: job.report,
+          ...(readsQueue === undefined ? {} : { readsQueue }),
         },
         request,
       );

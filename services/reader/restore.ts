@@ -13,6 +13,7 @@ import {
   type ProgressMessage,
   type Requests,
 } from "#proto/messages.ts";
+import { askWriters } from "./ask-writers.ts";
 import { nonZeroExtents } from "./non-zero-extents.ts";
 import { StageClock } from "./stage-clock.ts";
 
@@ -25,6 +26,8 @@ export interface RestoreContext {
   readonly pool: SlotPool;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: ProgressMessage) => void;
+  /** The queue of writers that give blocks back; default: those that take them. */
+  readonly readsQueue?: string;
 }
 
 /** A block of the version. */
@@ -176,12 +179,12 @@ class Restore {
 
   /** Asks for a batch at once; the returned task writes it. */
   #fetch(batch: readonly Block[]): () => Promise<void> {
-    const { requester } = this.#context;
+    const { requester, ports, readsQueue = queues.writer } = this.#context;
     const { session, token, storage } = this.#request;
     const blocks = batch.map(({ id, length }) => ({ kind: "block" as const, id, length }));
     const wanted = { session, token, blocks, storage };
     const asked = this.#stages.run("fetch", () =>
-      requester.request(queues.writer, "read", wanted, { signal: this.#signal }),
+      askWriters({ requester, clock: ports.clock }, readsQueue, wanted, this.#signal),
     );
     asked.catch(() => undefined);
     return async () => {

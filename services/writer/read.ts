@@ -12,7 +12,7 @@ import type { GetOptions } from "#lib/ports/blob-store.ts";
 import type { Slot, SlotPool } from "#lib/ports/compute.ts";
 import { type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { readBlock, requireSession } from "#lib/repository/ledger.ts";
-import { refusedToWriters } from "#lib/repository/key-wrap.ts";
+import { passedOn } from "#lib/repository/key-wrap.ts";
 import { canOpen } from "#lib/repository/keys.ts";
 import type { SessionRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
@@ -37,7 +37,7 @@ export async function readBlocksBack(
   context: ReadContext,
   request: Requests["read"]["request"],
 ): Promise<{ body: Requests["read"]["reply"]; payload: Slot }> {
-  if (!canOpen(context.repo.keys)) throw refusedToWriters("nothing was given back");
+  if (!canOpen(context.repo.keys)) throw passedOn();
   const { policy } = await requireRestore(context.repo, request);
   const plain = await context.plain.acquire();
   try {
