@@ -176,6 +176,18 @@ describe("a storage that is written to", () => {
     assert.deepEqual([...store.objects.keys()], [one.name]);
   });
 
+  it("gets nothing from metadata that were put back while the process ran", async () => {
+    const one = await make();
+    const { kv, store, folders, guarded } = await world(one);
+    const before = kv.snapshot();
+    const { version } = await replace(kv, one, rotated(one));
+    folders.require(version);
+    kv.restore(before);
+    const late = guarded.put("blocks/a", Buffer.of(1), CREATE);
+    await assert.rejects(late, { code: ErrorCode.Refused, message: /put back while/ });
+    assert.ok(!store.objects.has("blocks/a"));
+  });
+
   it("is left alone by metadata that have no access keys yet", async () => {
     const { store, folders, guarded } = await world();
     assert.equal(await folders.bringInLine(store, "main"), 0);

@@ -106,6 +106,14 @@ function revisionOf(bytes: Uint8Array): number {
   }
 }
 
+function metadataWentBack(): AshlarError {
+  return new AshlarError(
+    ErrorCode.Refused,
+    "the metadata have older access keys than a moment ago: they were put back while this process ran",
+    { remedy: "stop every process of this repository, then run `ashlar rebuild`" },
+  );
+}
+
 /** Whose keys/ folder follows the metadata. */
 interface Followed {
   /** The access keys that it has; undefined before it was looked at. */
@@ -133,18 +141,20 @@ export class KeyFolders {
   guard(store: BlobStore, name: string): BlobStore {
     const followed: Followed = { version: undefined, running: undefined };
     const isBehind = (): boolean => (followed.version ?? -1) < this.#required;
+    const keepUp = async (): Promise<void> => {
+      for (let tries = 1; isBehind(); tries += 1) {
+        if (tries > ROUNDS_MAX) throw metadataWentBack();
+        followed.running ??= this.#follow(store, name, followed).finally(() => {
+          followed.running = undefined;
+        });
+        await followed.running;
+      }
+    };
     return {
       capabilities: store.capabilities,
       location: store.location,
       put: async (object, bytes, options) => {
-        if (!object.startsWith(ObjectFolder.keys)) {
-          while (isBehind()) {
-            followed.running ??= this.#follow(store, name, followed).finally(() => {
-              followed.running = undefined;
-            });
-            await followed.running;
-          }
-        }
+        if (isBehind() && !object.startsWith(ObjectFolder.keys)) await keepUp();
         await store.put(object, bytes, options);
       },
       get: (object, options) => store.get(object, options),

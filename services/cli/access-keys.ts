@@ -1,7 +1,6 @@
 // Access keys of a repository: who can open it, and its repository keys. Each change is one transaction in the metadata, and then a
 // put or delete at every storage that is there; the others catch up when somebody writes to them.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import { readKeyFolder } from "#lib/process/key-folder.ts";
 import { openSet, type Keyring } from "#lib/process/keyring.ts";
 import { followKeyCopies } from "#lib/process/metadata-folder.ts";
 import type { AccessSecret } from "#lib/repository/access-key.ts";
@@ -18,49 +17,9 @@ import {
 } from "#lib/repository/transactions/access-keys.ts";
 import { FormatError } from "#proto/format-error.ts";
 import { decodeKeyObject, type AccessCapability, type KeyObject } from "#proto/key-object.ts";
-import { keyObjectName } from "#proto/object-names.ts";
 import type { WrapScheme } from "#proto/sealed-object.ts";
 import type { Engine } from "./compose.ts";
 import { prepareChange } from "./owed-heads.ts";
-
-/** An access key as `key ls` shows it. */
-export interface ListedAccessKey {
-  readonly id: string;
-  readonly label: string;
-  readonly type: "keyfile" | "passphrase" | "unknown";
-  readonly capability: AccessCapability;
-  /** ISO 8601; null where nobody wrote it down. */
-  readonly createdAt: string | null;
-  readonly inUse: boolean;
-  /**
-   * Whether the repository keys can be sealed to it anew: *no* for one that the first release made and that has not been used
-   * since, *forged* for one that nobody with all keys vouches for; *unknown* to who has a write-only key.
-   */
-  readonly rotates: "yes" | "no" | "forged" | "unknown";
-  /** Storages that have it as it is, and those that are there and do not. */
-  readonly storages: readonly string[];
-  readonly missingAt: readonly string[];
-}
-
-/** What storages show that is no access key of the repository. */
-export interface StrangeKeyObject {
-  readonly storage: string;
-  readonly name: string;
-  /** It was removed, and goes when somebody writes to the storage. */
-  readonly removed: boolean;
-}
-
-/** All that `key ls` shows. */
-export interface AccessKeyList {
-  readonly keys: readonly ListedAccessKey[];
-  readonly strangers: readonly StrangeKeyObject[];
-  readonly away: readonly { readonly storage: string; readonly reason: string }[];
-  readonly repositoryKeys: readonly {
-    readonly id: string;
-    readonly kind: WrapScheme;
-    readonly state: "active" | "retired";
-  }[];
-}
 
 /** What a storage has of a change. */
 export interface SpreadOutcome {
@@ -101,80 +60,20 @@ async function addOwnFacts(engine: Engine, keyring: Keyring): Promise<void> {
   await keyring.refresh();
 }
 
-/** All access keys, and what the storages have of them. */
-export async function listAccessKeys(engine: Engine): Promise<AccessKeyList> {
-  const keyring = await openKeysOf(engine);
-  const { keys, object: own } = keyring.opened;
-  const set = await readAccessKeys(engine.kv);
-  const folders = new Map<string, Map<string, Uint8Array>>();
-  const away: { storage: string; reason: string }[] = [];
-  for (const { name, store } of (await engine.storages()).set.list()) {
-    const there = store instanceof AshlarError ? store : await readKeyFolder(store).catch(asReason);
-    if (there instanceof AshlarError) away.push({ storage: name, reason: there.message });
-    else folders.set(name, there);
-  }
-  const listed = liveKeys(set).map(({ accessId, record, object: bytes }): ListedAccessKey => {
-    const object = decodeOrNothing(bytes);
-    const hasIt = ([, there]: readonly [string, Map<string, Uint8Array>]): boolean => {
-      const found = there.get(keyObjectName(accessId));
-      return found !== undefined && bytes.equals(found);
-    };
-    return {
-      id: accessId,
-      label: record.label,
-      type: object?.method.type ?? "unknown",
-      capability: record.capability,
-      createdAt: record.createdMs === 0 ? null : new Date(record.createdMs).toISOString(),
-      inUse: accessId === own.accessId,
-      rotates: object === undefined ? "unknown" : rotatesOf(keyring, object),
-      storages: [...folders].filter(hasIt).map(([name]) => name),
-      missingAt: [...folders].filter((each) => !hasIt(each)).map(([name]) => name),
-    };
-  });
-  return {
-    keys: listed.toSorted((a, b) => (a.createdAt ?? "").localeCompare(b.createdAt ?? "")),
-    strangers: strangersOf(set, folders),
-    away,
-    repositoryKeys: [...keys.repositoryKeys].map(([id, { scheme }]) => ({
-      id,
-      kind: scheme,
-      state: id === keys.activeKeyId ? "active" : "retired",
-    })),
-  };
+/** The error when it is an expected one; any other is thrown again. */
+export function asReason(error: unknown): AshlarError {
+  if (error instanceof AshlarError) return error;
+  throw error;
 }
 
-function strangersOf(
-  set: AccessKeySet,
-  folders: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>,
-): StrangeKeyObject[] {
-  const live = new Set(liveKeys(set).map(({ accessId }) => keyObjectName(accessId)));
-  const removed = new Set(set.entries.map(({ accessId }) => keyObjectName(accessId)));
-  return [...folders].flatMap(([storage, there]) =>
-    [...there.keys()]
-      .filter((name) => !live.has(name))
-      .map((name) => ({ storage, name, removed: removed.has(name) })),
-  );
-}
-
-function rotatesOf(keyring: Keyring, object: KeyObject): ListedAccessKey["rotates"] {
-  if (object.facts === undefined) return "no";
-  const verdict = verifyFacts(keyring.opened.keys, object);
-  if (verdict === "active") return "yes";
-  return verdict === "unknown" ? "unknown" : "forged";
-}
-
-function decodeOrNothing(bytes: Uint8Array): KeyObject | undefined {
+/** A key object; undefined for one that cannot be read. */
+export function decodeOrNothing(bytes: Uint8Array): KeyObject | undefined {
   try {
     return decodeKeyObject(bytes);
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     return undefined;
   }
-}
-
-function asReason(error: unknown): AshlarError {
-  if (error instanceof AshlarError) return error;
-  throw error;
 }
 
 /** What a new access key is to be. */
@@ -190,6 +89,7 @@ export async function addAccessKey(
   { secret, label, capability }: NewAccessKey,
 ): Promise<{ readonly id: string; readonly storages: readonly SpreadOutcome[] }> {
   const keyring = await requireFull(engine, "no access key was added");
+  const set = await currentSet(engine, keyring);
   const { keys } = keyring.opened;
   const active = keys.repositoryKeys.get(keys.activeKeyId);
   if (capability === "write-only" && active?.scheme !== "x25519") {
@@ -199,7 +99,6 @@ export async function addAccessKey(
       { remedy: "`ashlar key rotate --repository-key x25519` makes one" },
     );
   }
-  const set = await readAccessKeys(engine.kv);
   await requireNew(set, secret, label);
   const createdMs = engine.ports.clock.now();
   const made = await sealKeys(keys, secret, { label, createdMs, capability });
@@ -210,7 +109,8 @@ export async function addAccessKey(
     createdMs,
   };
   const before = set.entries.find(({ accessId }) => accessId === made.accessId)?.record;
-  await change(engine, [{ accessId: made.accessId, before, after }]);
+  const { version } = set;
+  await change(engine, [{ accessId: made.accessId, before, after }], { version });
   return { id: made.accessId, storages: await spread(engine) };
 }
 
@@ -257,14 +157,14 @@ export async function removeAccessKey(
   other: AccessSecret | undefined,
 ): Promise<{ readonly id: string; readonly storages: readonly SpreadOutcome[] }> {
   const keyring = await requireFull(engine, "no access key was removed");
-  const set = await readAccessKeys(engine.kv);
+  const set = await currentSet(engine, keyring);
   const { accessId, record } = findAccessKey(set, name);
   const isOwn = accessId === keyring.opened.object.accessId;
   if (isOwn) await requireOther(set, accessId, other);
   const { label, capability, createdMs } = record;
   const removedMs = engine.ports.clock.now();
   const after = { object: undefined, label, capability, createdMs, removedMs };
-  await change(engine, [{ accessId, before: record, after }]);
+  await change(engine, [{ accessId, before: record, after }], { version: set.version });
   return { id: accessId, storages: await spread(engine) };
 }
 
@@ -298,8 +198,9 @@ export async function rotateRepositoryKey(
   scheme: WrapScheme | undefined,
 ): Promise<Rotation> {
   const keyring = await requireFull(engine, "no repository key was made");
+  const set = await currentSet(engine, keyring);
   const { keys } = keyring.opened;
-  const live = liveKeys(await readAccessKeys(engine.kv));
+  const live = liveKeys(set);
   requireSealable(keyring, live, scheme);
   const rotated = rotateKeys(keys, scheme);
   const changes = live.map(({ accessId, record, object }): AccessKeyChange => ({
@@ -307,7 +208,7 @@ export async function rotateRepositoryKey(
     before: record,
     after: { ...record, object: Buffer.from(resealKeys(rotated, decodeKeyObject(object)).bytes) },
   }));
-  await change(engine, changes, { complete: true });
+  await change(engine, changes, { complete: true, version: set.version });
   // This process, too, seals under the new key from here on, and only where the key objects are.
   await keyring.refresh();
   return {
@@ -366,10 +267,20 @@ async function requireFull(engine: Engine, what: string): Promise<Keyring> {
   throw refusedToWriters(what);
 }
 
+/** The access keys, and the keyring as they have it: nobody seals the keys of before a rotation to anybody. */
+async function currentSet(engine: Engine, keyring: Keyring): Promise<AccessKeySet> {
+  await keyring.refresh();
+  const set = await readAccessKeys(engine.kv);
+  if (set.version === keyring.version) return set;
+  throw new AshlarError(ErrorCode.TryAgain, "somebody else is changing the access keys", {
+    remedy: "look at `ashlar key ls`, and run it again",
+  });
+}
+
 async function change(
   engine: Engine,
   changes: readonly AccessKeyChange[],
-  options: { readonly complete?: boolean } = {},
+  options: { readonly complete?: boolean; readonly version?: number } = {},
 ): Promise<void> {
   const set = await changeAccessKeys(engine.kv, changes, options);
   engine.keyFolders.require(set.version);

@@ -15,7 +15,7 @@ import {
 } from "node:fs/promises";
 import path from "node:path";
 import { describe, it } from "node:test";
-import type { AccessKeyList } from "#services/cli/access-keys.ts";
+import type { AccessKeyList } from "#services/cli/list-access-keys.ts";
 import { BLOCK, noise } from "#test/fixtures/integration-image.ts";
 import { LastRelease, lastReleaseMissing } from "#test/fixtures/last-release.ts";
 import { describeEnd, runAshlar } from "#test/fixtures/integration-process.ts";

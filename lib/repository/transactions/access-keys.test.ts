@@ -126,6 +126,17 @@ describe("access keys in the metadata", () => {
     assert.equal((await changeAccessKeys(kv, [one, two], complete)).version, 3);
   });
 
+  it("are not changed on another set than the one that was seen, where that is asked for", async () => {
+    const kv = openMemoryKv();
+    await adoptAccessKeys(kv, [entry(1, live("one"))]);
+    await changeAccessKeys(kv, [change(1, live("one"), live("rotated"))]);
+    const add = [change(2, undefined, live("two"))];
+    await assert.rejects(changeAccessKeys(kv, add, { version: 1 }), { code: ErrorCode.TryAgain });
+    assert.equal((await changeAccessKeys(kv, add, { version: 2 })).version, 3);
+    // A second try of what has landed.
+    assert.equal((await changeAccessKeys(kv, add, { version: 2 })).version, 3);
+  });
+
   it("keep one that is full, and are bounded", async () => {
     const kv = openMemoryKv();
     await adoptAccessKeys(kv, [

@@ -76,11 +76,12 @@ export function adoptAccessKeys(kv: Kv, found: readonly AccessKeyEntry[]): Promi
  * Changes access keys, all of them or none. Each record must be as it was when the change was decided on; where all are as
  * they are to be, an earlier try of this has done it. TryAgain where somebody else was faster.
  * @param options.complete whether all access keys that there are must be among the changes
+ * @param options.version what the set must be: whoever seals keys must not seal those of before a rotation
  */
 export function changeAccessKeys(
   kv: Kv,
   changes: readonly AccessKeyChange[],
-  options: { readonly complete?: boolean } = {},
+  options: { readonly complete?: boolean; readonly version?: number } = {},
 ): Promise<AccessKeySet> {
   return kv.transact(
     async (tx) => {
@@ -96,7 +97,8 @@ export function changeAccessKeys(
         set.entries.some(
           ({ accessId, record }) => record.object !== undefined && !ids.has(accessId),
         );
-      if (!isAsDecided || isMissingOne) {
+      const isAnother = options.version !== undefined && options.version !== set.version;
+      if (!isAsDecided || isMissingOne || isAnother) {
         throw new AshlarError(ErrorCode.TryAgain, "the access keys were changed by somebody else", {
           remedy: "look at `ashlar key ls`, and run it again",
         });

@@ -3,7 +3,8 @@ import path from "node:path";
 import { Option, type Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { WrapScheme } from "#proto/sealed-object.ts";
-import type { AccessKeyList, SpreadOutcome } from "../access-keys.ts";
+import type { SpreadOutcome } from "../access-keys.ts";
+import type { AccessKeyList } from "../list-access-keys.ts";
 import type { CommandContext } from "../context.ts";
 import { formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
@@ -61,7 +62,7 @@ function addLs(key: Command, act: Act): void {
     .action(
       act(async (context) => {
         await withEngine(context, async (engine) => {
-          const { listAccessKeys } = await import("../access-keys.ts");
+          const { listAccessKeys } = await import("../list-access-keys.ts");
           const list = await listAccessKeys(engine);
           context.output.result(list, () => keyTable(list));
         });
