@@ -1,5 +1,6 @@
 // What every BlobStore driver says when an object is not there, or shorter than asked for.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { LockedObject } from "#lib/ports/blob-store.ts";
 
 /** The object is surely not there. */
 export function blobNotFound(location: string, name: string): AshlarError {
@@ -20,4 +21,16 @@ export function blobSizeWrong(location: string, name: string, problem: string): 
   return new AshlarError(ErrorCode.Damaged, `object ${name} at ${location} ${problem}`, {
     details: { name },
   });
+}
+
+/** The object cannot be deleted yet. */
+export function blobLocked(location: string, name: string, locked: LockedObject): AshlarError {
+  const until = new Date(locked.untilMs).toISOString();
+  return new AshlarError(
+    ErrorCode.Refused,
+    `object ${name} at ${location} is locked until ${until}`,
+    {
+      details: { name, locked },
+    },
+  );
 }

@@ -1,6 +1,6 @@
 // Tries out on a storage everything that Ashlar relies on, with small objects that nobody takes for anything else.
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
-import type { BlobStore } from "#lib/ports/blob-store.ts";
+import { lockOf, type BlobStore, type LockedObject } from "#lib/ports/blob-store.ts";
 import type { Random } from "#lib/ports/random.ts";
 
 /** What one trial came to. `warning`: it works, and something about it is to be known. */
@@ -16,6 +16,8 @@ const PROBE_FOLDER = "stamps/";
 const PROBE_PREFIX = `${PROBE_FOLDER}probe.`;
 const PROBE_BYTES = 65_536;
 const MANY = 12;
+/** What a storage locks is tried apart, with locks that do not last. */
+const CREATE = { mode: "create", unlocked: true } as const;
 
 /** Tries everything, one after the other. What it has put is deleted again, and what an earlier check has left behind. */
 export async function checkStorage(store: BlobStore, random: Random): Promise<CheckFinding[]> {
@@ -50,7 +52,7 @@ class StorageCheck {
     const [name = "", ...others] = this.#names;
     await this.#try("marker", () => store.check());
     // Without this one the rest says nothing.
-    const isPut = await this.#try("put", () => store.put(name, this.#bytes, { mode: "create" }));
+    const isPut = await this.#try("put", () => store.put(name, this.#bytes, CREATE));
     if (!isPut) return this.#findings;
     await this.#try("read after write", () => this.#reads(name, this.#bytes));
     await this.#try("read a part", async () => {
@@ -65,12 +67,12 @@ class StorageCheck {
     await this.#createOnly(name);
     await this.#try("replace", async () => {
       const other = this.#random.bytes(100);
-      await store.put(name, other, { mode: "replace" });
+      await store.put(name, other, { ...CREATE, mode: "replace" });
       await this.#reads(name, other);
     });
     await this.#try("many at once", async () => {
       const put = (each: string): Promise<void> =>
-        store.put(each, this.#bytes.subarray(0, 100), { mode: "create" });
+        store.put(each, this.#bytes.subarray(0, 100), CREATE);
       await Promise.all(others.map(put));
     });
     await this.#listing();
@@ -95,12 +97,12 @@ class StorageCheck {
     await this.#try(
       "create only",
       async () => {
-        const again = this.#store.put(name, this.#bytes, { mode: "create" });
+        const again = this.#store.put(name, this.#bytes, CREATE);
         mustBe(await isTaken(again), "an object that is there was replaced");
         const one = this.#newName();
         this.#names.push(one);
         const tries = Array.from({ length: 8 }, () =>
-          isTaken(this.#store.put(one, this.#bytes, { mode: "create" })),
+          isTaken(this.#store.put(one, this.#bytes, CREATE)),
         );
         const winners = (await Promise.all(tries)).filter((taken) => !taken).length;
         mustBe(
@@ -128,8 +130,11 @@ class StorageCheck {
   }
 
   async #deletion(): Promise<void> {
-    await this.#try("delete", async () => {
+    let locked: LockedObject | undefined;
+    const isTried = await this.#try("delete", async () => {
       const failures = await this.#store.delete(this.#names);
+      locked = [...failures.values()].map(lockOf).find((lock) => lock !== undefined);
+      if (locked !== undefined) return;
       for (const error of failures.values()) throw error;
       const left = (await this.#list()).filter((name) => this.#names.includes(name));
       mustBe(left.length === 0, `${left.length} deleted objects are still listed`);
@@ -138,6 +143,10 @@ class StorageCheck {
         .catch((thrown: unknown) => thrown);
       mustBe(isErrorCode(error, ErrorCode.NotFound), "a deleted object can still be read");
     });
+    if (!isTried || locked === undefined) return;
+    const until = new Date(locked.untilMs).toISOString();
+    const detail = `the bucket itself locks everything that is put: what this check has put stays until ${until}`;
+    this.#findings[this.#findings.length - 1] = { check: "delete", outcome: "warning", detail };
   }
 
   async #reads(name: string, bytes: Uint8Array): Promise<void> {

@@ -1,4 +1,5 @@
 // BlobStore: a place for objects. Drivers: file, memory, s3, b2.
+import { AshlarError } from "#lib/core/errors.ts";
 
 /** One listed object. */
 export interface BlobEntry {
@@ -21,6 +22,8 @@ export interface PutOptions {
   readonly signal?: AbortSignal;
   /** Stamps, heads and keys may use the space that a file storage keeps back for them. */
   readonly reserve?: boolean;
+  /** A storage that locks what is put leaves this one as it is. */
+  readonly unlocked?: boolean;
 }
 
 /** How an object is read. */
@@ -40,6 +43,40 @@ export interface GetOptions {
 }
 
 /**
+ * Object lock: the storage itself keeps what is put, whoever asks for its deletion.
+ *
+ * - What is put, unless `unlocked`, can be deleted by nobody until `periodMs` later. Putting under its name again ("replace")
+ *   hides it, and it stays nevertheless.
+ * - `delete` answers for what is still locked with an error of which {@link lockOf} tells.
+ * - A lock is made longer and never shorter, nor taken off.
+ */
+export interface BlobLocking {
+  /** How long an object is locked from its put on, in ms. */
+  readonly periodMs: number;
+  /**
+   * Locks objects until `untilMs` (ms since 1970) at least; one that is locked for longer stays so, and one that was not locked is
+   * so from now on. The result names those that could not be, with their error: NotFound for what is not there.
+   */
+  extend(names: readonly string[], untilMs: number): Promise<ReadonlyMap<string, Error>>;
+  /** The same for the storage's marker. */
+  extendMarker(untilMs: number): Promise<void>;
+}
+
+/** What an object that is still locked is to be known by. */
+export interface LockedObject {
+  /** When its last lock runs out, in ms since 1970. */
+  readonly untilMs: number;
+  /** Of all that lies under its name. */
+  readonly sizeBytes: number;
+}
+
+/** What an error of `delete` says of a lock; undefined where it is about something else. */
+export function lockOf(error: unknown): LockedObject | undefined {
+  if (!(error instanceof AshlarError)) return undefined;
+  return error.details["locked"] as LockedObject | undefined;
+}
+
+/**
  * A flat space of named, immutable objects. Names: `[a-z0-9._-]+` parts joined by `/`, at most 200 bytes.
  *
  * - `put` is atomic (nobody ever reads a part) and durable when it resolves. Several puts may share one flush.
@@ -52,6 +89,8 @@ export interface BlobStore {
   readonly capabilities: BlobStoreCapabilities;
   /** For messages: the URL without secrets. */
   readonly location: string;
+  /** Undefined where objects are not locked. */
+  readonly locking?: BlobLocking;
   put(name: string, bytes: Uint8Array, options: PutOptions): Promise<void>;
   get(name: string, options?: GetOptions): Promise<Uint8Array>;
   stat(name: string): Promise<BlobEntry>;

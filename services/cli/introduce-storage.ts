@@ -44,7 +44,7 @@ export async function introduceStorage(to: Introduction, storage: NewStorage): P
   const sealed = to.sealer.seal({ kind: "stamp", id: stampObjectId(stampRandom), plain });
   // After sealing: whatever repository key that was under, its key objects are there before it.
   await bringInLine(store, await requireAccessKeys(kv));
-  await store.put(stampName, sealed, { mode: "create", reserve: true });
+  await store.put(stampName, sealed, { mode: "create", reserve: true, unlocked: true });
   await confirmStamp(kv, id, stampName);
   await addStorage(kv, id, { name, site, state: "in-use", addedMs: clock.now() });
 }

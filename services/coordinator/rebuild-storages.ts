@@ -142,7 +142,7 @@ async function putStamp(run: RebuildRun, given: RebuildStore): Promise<void> {
     createdMs: clock.now(),
   });
   const sealed = run.sealer.seal({ kind: "stamp", id: stampObjectId(name8), plain });
-  const mode = { mode: "create", reserve: true } as const;
+  const mode = { mode: "create", reserve: true, unlocked: true } as const;
   await store.put(name, sealed, signal === undefined ? mode : { ...mode, signal });
   await confirmStamp(run.kv, storage, name);
 }

@@ -10,13 +10,16 @@ import { createFileBlobStore } from "#lib/drivers/file/create-file-storage.ts";
 import { openFileBlobStore } from "#lib/drivers/file/file-blob-store.ts";
 import { meterStore } from "#lib/drivers/decorators/metered-blob-store.ts";
 import { openMemoryBlobStore } from "#lib/drivers/memory/memory-blob-store.ts";
+import { virtualClock } from "#lib/drivers/memory/virtual-clock.ts";
 import { noTelemetry } from "#lib/drivers/system/no-telemetry.ts";
 import { systemClock } from "#lib/drivers/system/system-clock.ts";
 import type { BlobStore, GetOptions } from "#lib/ports/blob-store.ts";
 import { makeCacheWorld } from "#test/fixtures/object-caches.ts";
 import { type BlobStoreFixture, describeBlobStore } from "./blob-store.ts";
+import { describeBlobLocking, type LockedFixture } from "./blob-locking.ts";
 
 describeBlobStore("memory", { open: () => Promise.resolve(memoryFixture()) });
+describeBlobLocking("memory", { open: () => Promise.resolve(lockedMemory()) });
 
 /** Folders on the disk and in memory take different paths: direct writes, flushes. */
 for (const [kind, parent] of [
@@ -57,6 +60,15 @@ for (const [name, decorate] of Object.entries(DECORATORS)) {
   });
 }
 
+for (const [name, decorate] of Object.entries(DECORATORS)) {
+  describeBlobLocking(`memory ${name}`, {
+    open: async (test) => {
+      const fixture = lockedMemory();
+      return { ...fixture, store: await decorate(fixture.store, test) };
+    },
+  });
+}
+
 async function decorated(
   { store, reopen, takeAway }: BlobStoreFixture,
   decorate: Decorate,
@@ -67,6 +79,12 @@ async function decorated(
     ...(reopen === undefined ? {} : { reopen: async () => decorate(await reopen(), test) }),
     ...(takeAway === undefined ? {} : { takeAway }),
   };
+}
+
+function lockedMemory(): LockedFixture {
+  const clock = virtualClock();
+  const store = openMemoryBlobStore({ lock: { periodMs: 60_000, clock } });
+  return { store, now: () => clock.now(), wait: (ms) => clock.advance(ms) };
 }
 
 function memoryFixture(): BlobStoreFixture {

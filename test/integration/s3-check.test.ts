@@ -1,9 +1,9 @@
 /** `ashlar storage check` on a real S3 service: Ceph's object gateway. */
 import assert from "node:assert/strict";
 import {
-  CreateBucketCommand,
   PutBucketLifecycleConfigurationCommand,
   PutBucketVersioningCommand,
+  PutObjectLockConfigurationCommand,
 } from "@aws-sdk/client-s3";
 import { after, before, describe, it } from "node:test";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
@@ -80,11 +80,64 @@ describe("storage check", { skip: rgwMissing() ?? false, timeout: TEST_TIMEOUT_M
     assert.equal(findings.get("versioning")?.outcome, "warning");
     // This gateway does not keep its word there; nothing depends on it, but it is told.
     assert.equal(findings.get("create only")?.outcome, "warning");
-    const locked = `${bucket}-locked`;
+    const locked = await service.freshLocked();
+    const unused = (await check(service.url(locked.bucket))).get("object lock");
+    assert.deepEqual([unused?.outcome, /not used/.test(unused?.detail ?? "")], ["warning", true]);
+  });
+
+  it("tries object lock out with locks that do not last, and leaves nothing", async () => {
+    const { bucket, url } = await service.freshLocked({ objectLockPeriod: "30d" });
+    for (const each of [url, url.replace("governance", "compliance")]) {
+      const findings = await check(each);
+      for (const name of [
+        "object lock",
+        "retention at put",
+        "early delete",
+        "extension",
+        "late delete",
+      ])
+        assert.deepEqual([name, findings.get(name)?.outcome], [name, "ok"]);
+      for (const { outcome, check: name, detail } of findings.values())
+        assert.ok(outcome === "ok" || name === "create only", `${name}: ${detail}`);
+      // Not even a delete marker.
+      assert.deepEqual(await service.versions(bucket), []);
+    }
+  });
+
+  it("tells of a lock that is too short, of the bucket's own, and of what is not allowed", async () => {
+    const { bucket, url } = await service.freshLocked();
+    const tell = async (name: string, code = 0): Promise<string> => {
+      const finding = (await check(url, code)).get(name);
+      return `${finding?.outcome}: ${finding?.detail}`;
+    };
+    assert.match(await tell("object lock"), /^warning: governance, for 3s: less than a day/);
+    // What may not be deleted at all is not taken for what is still locked.
+    await service.forbid(bucket, ["s3:DeleteObjectVersion"]);
+    assert.match(await tell("late delete", EXIT_UNAVAILABLE), /^failed: .*denied/);
+    await service.forbid(bucket, []);
+    const DefaultRetention = { Mode: "GOVERNANCE", Days: 1 } as const;
+    const ObjectLockConfiguration = {
+      ObjectLockEnabled: "Enabled",
+      Rule: { DefaultRetention },
+    } as const;
     await service.client.send(
-      new CreateBucketCommand({ Bucket: locked, ObjectLockEnabledForBucket: true }),
+      new PutObjectLockConfigurationCommand({ Bucket: bucket, ObjectLockConfiguration }),
     );
-    assert.match((await check(service.url(locked))).get("object lock")?.detail ?? "", /possible/);
+    // Its marker, too: that place cannot be cleaned up.
+    assert.match(
+      await tell("default retention", EXIT_UNAVAILABLE),
+      /^warning: .*for 1 days \(GOVERNANCE\)/,
+    );
+    assert.match(
+      await tell("delete", EXIT_UNAVAILABLE),
+      /^warning: the bucket itself locks everything/,
+    );
+  });
+
+  it("says that a bucket without object lock cannot lock", async () => {
+    const { url } = await service.fresh({ objectLockMode: "governance" });
+    const { stdout } = await runAshlar(["storage", "check", url], { code: EXIT_UNAVAILABLE });
+    assert.match(String(stdout), /needs a bucket with object lock/);
   });
 
   it("refuses a bucket whose rules would delete backups, and is content with other rules", async () => {

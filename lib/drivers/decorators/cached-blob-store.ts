@@ -16,6 +16,7 @@ export function cacheReads(store: BlobStore, cache: ObjectCache): BlobStore {
   return {
     capabilities: store.capabilities,
     location: store.location,
+    ...(store.locking === undefined ? {} : { locking: store.locking }),
     put: async (name, bytes, options) => {
       try {
         await store.put(name, bytes, options);

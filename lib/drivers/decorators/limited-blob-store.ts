@@ -20,6 +20,7 @@ export function limitBandwidth(store: BlobStore, { reads, writes }: BandwidthLim
   return {
     capabilities: store.capabilities,
     location: store.location,
+    ...(store.locking === undefined ? {} : { locking: store.locking }),
     put: async (name, bytes, options) => {
       await writes?.take(bytes.length, options.signal);
       await store.put(name, bytes, options);

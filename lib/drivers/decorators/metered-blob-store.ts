@@ -1,10 +1,10 @@
 // A BlobStore that tells what it is asked for, how long that takes and what goes wrong.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { BlobEntry, BlobStore } from "#lib/ports/blob-store.ts";
+import { lockOf, type BlobEntry, type BlobLocking, type BlobStore } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Telemetry } from "#lib/ports/telemetry.ts";
 
-type Operation = "put" | "get" | "stat" | "delete" | "list" | "check";
+type Operation = "put" | "get" | "stat" | "delete" | "list" | "check" | "extend";
 
 /** Where a {@link meterStore metered} store tells it. */
 export interface StoreMeterOptions {
@@ -24,6 +24,7 @@ export function meterStore(store: BlobStore, options: StoreMeterOptions): BlobSt
   return {
     capabilities: store.capabilities,
     location: store.location,
+    ...(store.locking === undefined ? {} : { locking: meterLocking(meter, store.locking) }),
     put: async (name, bytes, put) => {
       await meter.run("put", () => store.put(name, bytes, put), put.signal);
       meter.bytes("written", name, bytes.length);
@@ -36,12 +37,28 @@ export function meterStore(store: BlobStore, options: StoreMeterOptions): BlobSt
     stat: (name) => meter.run("stat", () => store.stat(name)),
     delete: async (names) => {
       const failures = await meter.run("delete", () => store.delete(names));
-      for (const error of failures.values()) meter.failed("delete", error);
+      // What is locked was to be expected.
+      for (const error of failures.values()) {
+        if (lockOf(error) === undefined) meter.failed("delete", error);
+      }
       return failures;
     },
     list: (prefix, list) => meteredListing(meter, store.list(prefix, list), list?.signal),
     check: () => meter.run("check", () => store.check()),
     close: () => store.close(),
+  };
+}
+
+/** Locks that are made longer, a batch an operation; each name that could not be is an error. */
+function meterLocking(meter: Meter, locking: BlobLocking): BlobLocking {
+  return {
+    periodMs: locking.periodMs,
+    extend: async (names, untilMs) => {
+      const failures = await meter.run("extend", () => locking.extend(names, untilMs));
+      for (const error of failures.values()) meter.failed("extend", error);
+      return failures;
+    },
+    extendMarker: (untilMs) => meter.run("extend", () => locking.extendMarker(untilMs)),
   };
 }
 

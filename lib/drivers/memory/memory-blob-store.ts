@@ -1,18 +1,20 @@
 // The BlobStore in memory, for tests and simulation: objects that can be damaged and lost, and faults on demand.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { checkBlobName, checkBlobPrefix } from "#lib/drivers/blob-name.ts";
-import { blobExists, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
+import { blobExists, blobLocked, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
 import type {
   BlobEntry,
+  BlobLocking,
   BlobStore,
   BlobStoreCapabilities,
   GetOptions,
   PutOptions,
 } from "#lib/ports/blob-store.ts";
+import type { Clock } from "#lib/ports/clock.ts";
 
-/** One call, as the fault hooks see it: for `list`, the name is the prefix, for `check` empty; a `delete` is asked for each name. */
+/** One call, as the fault hooks see it: for `list`, the name is the prefix, for `check` and of the marker empty; `delete` and `extend` are asked for each name. */
 export interface BlobOperation {
-  readonly kind: "put" | "get" | "stat" | "delete" | "list" | "check";
+  readonly kind: "put" | "get" | "stat" | "delete" | "list" | "check" | "extend";
   readonly name: string;
 }
 
@@ -39,12 +41,16 @@ export interface MemoryBlobStoreOptions {
   readonly faults?: MemoryBlobFaults;
   /** At most so many bytes in all; more is ENOSPC. */
   readonly capacityBytes?: number;
+  /** Objects are locked for so long from their put on; by this clock, the storage's own. */
+  readonly lock?: { readonly periodMs: number; readonly clock: Pick<Clock, "now"> };
 }
 
 /** A BlobStore in memory. */
 export interface MemoryBlobStore extends BlobStore {
   /** The objects themselves: a test may look at, damage, take away and put back. */
   readonly objects: Map<string, Buffer>;
+  /** Until when objects are locked, in ms since 1970, where they are; what was locked and is put again stays so. */
+  readonly locks: Map<string, number>;
   /** Set, it answers Unavailable to everything. */
   away: boolean;
   /** Replaces the hooks. */
@@ -61,10 +67,13 @@ export function openMemoryBlobStore(options: MemoryBlobStoreOptions = {}): Memor
 
 class MemoryStore implements MemoryBlobStore {
   readonly objects = new Map<string, Buffer>();
+  readonly locks = new Map<string, number>();
   readonly capabilities: BlobStoreCapabilities;
   readonly location: string;
+  readonly locking?: BlobLocking;
   away = false;
   faults: MemoryBlobFaults;
+  readonly #lock: MemoryBlobStoreOptions["lock"];
   readonly #capacityBytes: number;
 
   constructor(options: MemoryBlobStoreOptions) {
@@ -72,6 +81,14 @@ class MemoryStore implements MemoryBlobStore {
     this.capabilities = { createOnly: true, consistentListing: true, ...options.capabilities };
     this.faults = options.faults ?? {};
     this.#capacityBytes = options.capacityBytes ?? Infinity;
+    this.#lock = options.lock;
+    if (options.lock !== undefined) {
+      this.locking = {
+        periodMs: options.lock.periodMs,
+        extend: (names, untilMs) => this.#extend(names, untilMs),
+        extendMarker: () => this.#run({ kind: "extend", name: "" }, undefined, () => undefined),
+      };
+    }
   }
 
   put(name: string, bytes: Uint8Array, options: PutOptions): Promise<void> {
@@ -83,6 +100,9 @@ class MemoryStore implements MemoryBlobStore {
       if (old !== undefined && options.mode === "create") throw blobExists(this.location, name);
       this.#checkRoom(object.length - (old?.length ?? 0));
       this.objects.set(name, object);
+      if (this.#lock !== undefined && options.unlocked !== true) {
+        this.#lockUntil(name, this.#lock.clock.now() + this.#lock.periodMs);
+      }
     });
   }
 
@@ -116,13 +136,42 @@ class MemoryStore implements MemoryBlobStore {
     for (const name of names) {
       try {
         await this.#run({ kind: "delete", name }, undefined, () => {
+          this.#requireUnlocked(name);
           this.objects.delete(name);
+          this.locks.delete(name);
         });
       } catch (error) {
         failures.set(name, error as Error);
       }
     }
     return failures;
+  }
+
+  async #extend(names: readonly string[], untilMs: number): Promise<ReadonlyMap<string, Error>> {
+    const failures = new Map<string, Error>();
+    for (const name of names) {
+      try {
+        checkBlobName(name);
+        await this.#run({ kind: "extend", name }, undefined, () => {
+          this.#object(name);
+          this.#lockUntil(name, untilMs);
+        });
+      } catch (error) {
+        failures.set(name, error as Error);
+      }
+    }
+    return failures;
+  }
+
+  #lockUntil(name: string, untilMs: number): void {
+    this.locks.set(name, Math.max(untilMs, this.locks.get(name) ?? 0));
+  }
+
+  #requireUnlocked(name: string): void {
+    const untilMs = this.locks.get(name) ?? 0;
+    if (this.#lock === undefined || this.#lock.clock.now() >= untilMs) return;
+    const sizeBytes = this.objects.get(name)?.length ?? 0;
+    throw blobLocked(this.location, name, { untilMs, sizeBytes });
   }
 
   async *list(prefix: string, options: { signal?: AbortSignal } = {}): AsyncIterable<BlobEntry> {

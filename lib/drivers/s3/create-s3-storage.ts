@@ -9,8 +9,10 @@ import {
 import { createS3Client } from "./s3-client.ts";
 import { isTaken, s3Error } from "./s3-errors.ts";
 import { readS3Marker } from "./s3-marker.ts";
+import { requireBucketLock } from "./s3-object-lock.ts";
 import { s3Put } from "./s3-put.ts";
 import type { S3Settings } from "./s3-settings.ts";
+import { listNewest, versionsOf } from "./s3-versions.ts";
 
 /**
  * Makes a storage; AlreadyExists when the bucket, or what is below its prefix, holds another
@@ -18,6 +20,7 @@ import type { S3Settings } from "./s3-settings.ts";
  */
 export async function createS3Storage(settings: S3Settings, marker: StorageMarker): Promise<void> {
   await withClient(settings, async (client) => {
+    await requireBucketLock(client, settings);
     const first = await firstKey(client, settings);
     if (first === settings.prefix + MARKER_NAME) {
       await requireOurs(client, settings, marker);
@@ -39,6 +42,8 @@ export function readS3StorageMarker(settings: S3Settings): Promise<StorageMarker
   return withClient(settings, (client) => readS3Marker(client, settings));
 }
 
+const KEYS_MAX = 1000;
+
 /** What a storage that was only just made can hold: keys and a stamp, and what a check has put. */
 const NEW_NAMES = /^(?:keys|stamps)\/[a-z0-9._-]+$/;
 
@@ -54,18 +59,40 @@ export async function discardS3Storage(
     if ((await readS3Marker(client, settings)).identity !== identity) return;
     const { bucket: Bucket, prefix, location } = settings;
     try {
-      const { Contents = [] } = await client.send(
-        new ListObjectsV2Command({ Bucket, Prefix: prefix, MaxKeys: 1000 }),
-      );
-      const keys = Contents.flatMap(({ Key }) => (Key === undefined ? [] : [Key]));
+      const keys = await firstKeys(client, settings);
       const own = keys.filter((key) => NEW_NAMES.test(key.slice(prefix.length)));
       for (const Key of [...own, prefix + MARKER_NAME]) {
-        await client.send(new DeleteObjectCommand({ Bucket, Key }));
+        // What is locked by the bucket itself stays.
+        const versions =
+          settings.objectLock === undefined
+            ? [{ versionId: undefined }]
+            : await versionsOf(client, settings, Key);
+        for (const { versionId: VersionId } of versions) {
+          await client.send(new DeleteObjectCommand({ Bucket, Key, VersionId }));
+        }
       }
     } catch (error) {
       throw s3Error(error, location, "taking back a storage that could not be made");
     }
   });
+}
+
+/** What a storage that was only just made can hold fits into one page. */
+async function firstKeys(client: S3Client, settings: S3Settings): Promise<string[]> {
+  const { bucket: Bucket, prefix } = settings;
+  const keys: string[] = [];
+  if (settings.objectLock === undefined) {
+    const { Contents = [] } = await client.send(
+      new ListObjectsV2Command({ Bucket, Prefix: prefix, MaxKeys: KEYS_MAX }),
+    );
+    for (const { Key } of Contents) if (Key !== undefined) keys.push(Key);
+    return keys;
+  }
+  for await (const { key } of listNewest(client, settings, prefix)) {
+    keys.push(key);
+    if (keys.length === KEYS_MAX) break;
+  }
+  return keys;
 }
 
 async function withClient<T>(
@@ -113,7 +140,10 @@ async function requireOurs(
   );
 }
 
-/** Of two who make a storage in one place at the same time the one wins whose marker is there in the end. */
+/**
+ * Of two who make a storage in one place at the same time the one wins whose marker is there in the end; where versions are kept,
+ * whose is there first. It is not locked yet: a storage that cannot be introduced is taken back.
+ */
 async function putMarker(
   client: S3Client,
   settings: S3Settings,

@@ -2,8 +2,6 @@
 import { setTimeout } from "node:timers/promises";
 import type { Readable } from "node:stream";
 import {
-  DeleteObjectCommand,
-  DeleteObjectsCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
@@ -18,6 +16,7 @@ import { readBody } from "#lib/drivers/response-body.ts";
 import { MARKER_NAME } from "#lib/drivers/storage-marker.ts";
 import type {
   BlobEntry,
+  BlobLocking,
   BlobStore,
   BlobStoreCapabilities,
   GetOptions,
@@ -25,6 +24,7 @@ import type {
 } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import { createS3Client } from "./s3-client.ts";
+import { deleteObjects, inParallel } from "./s3-deletions.ts";
 import {
   attemptsOf,
   isBare404,
@@ -36,8 +36,10 @@ import {
   unexpectedAnswer,
 } from "./s3-errors.ts";
 import { readS3Marker } from "./s3-marker.ts";
+import { extendRetention, requireBucketLock } from "./s3-object-lock.ts";
 import type { S3Settings } from "./s3-settings.ts";
 import { s3Put } from "./s3-put.ts";
+import { listNewest, newestVersion, type S3Version } from "./s3-versions.ts";
 
 /** How an S3 storage is opened. */
 export interface OpenS3Options {
@@ -49,11 +51,6 @@ export interface OpenS3Options {
   readonly clock: Clock;
 }
 
-const NO_CONTENT = 204;
-/** Names that one request deletes. */
-const DELETE_MAX = 1000;
-/** Deletions under way where each needs a request of its own, and requests for many under way. */
-const DELETES_AT_ONCE = 16;
 const CONFLICT_TRIES = 10;
 const CONFLICT_MS = 20;
 const BODY_RETRY_MS = 100;
@@ -66,26 +63,46 @@ export async function openS3BlobStore(options: OpenS3Options): Promise<BlobStore
     const read = () => readS3Marker(client, settings);
     const { location } = settings;
     const presence = await BucketPresence.open({ location, read, clock }, expectIdentity);
-    return new S3BlobStore(client, settings, presence, options.readOnly === true);
+    if (options.readOnly !== true) await requireBucketLock(client, settings);
+    return new S3BlobStore(client, presence, options);
   } catch (error) {
     client.destroy();
     throw error;
   }
 }
 
+interface Listed {
+  readonly key: string;
+  readonly sizeBytes: number;
+}
+
 class S3BlobStore implements BlobStore {
   readonly capabilities: BlobStoreCapabilities;
   readonly location: string;
+  readonly locking?: BlobLocking;
   readonly #client: S3Client;
   readonly #settings: S3Settings;
   readonly #presence: BucketPresence;
+  readonly #clock: Clock;
   readonly #readOnly: boolean;
+  /** It keeps versions, and is worked with as such. */
+  readonly #isVersioned: boolean;
 
-  constructor(client: S3Client, settings: S3Settings, presence: BucketPresence, readOnly: boolean) {
+  constructor(client: S3Client, presence: BucketPresence, options: OpenS3Options) {
+    const { settings, clock, readOnly = false } = options;
     this.#client = client;
     this.#settings = settings;
     this.#presence = presence;
+    this.#clock = clock;
     this.#readOnly = readOnly;
+    this.#isVersioned = settings.objectLock !== undefined;
+    if (settings.objectLock !== undefined && settings.objectLock.mode !== "none") {
+      this.locking = {
+        periodMs: settings.objectLock.periodMs,
+        extend: (names, untilMs) => this.#extend(names, untilMs),
+        extendMarker: (untilMs) => this.#extendOne(MARKER_NAME, untilMs),
+      };
+    }
     this.location = settings.location;
     this.capabilities = {
       createOnly: settings.conditionalWrites,
@@ -105,9 +122,11 @@ class S3BlobStore implements BlobStore {
       throw blobExists(this.location, name);
     }
     const put = { name, bytes, isCreate: isCreate && this.capabilities.createOnly, signal };
+    const isLocked = this.locking !== undefined && options.unlocked !== true;
     for (let tries = 1; ; tries += 1) {
       try {
-        await s3Put(this.#client, this.#settings, put);
+        const lock = isLocked ? { lockUntilMs: this.#clock.now() + this.#lockMs } : {};
+        await s3Put(this.#client, this.#settings, { ...put, ...lock });
         return;
       } catch (error) {
         signal?.throwIfAborted();
@@ -128,12 +147,17 @@ class S3BlobStore implements BlobStore {
     checkBlobName(name);
     const { signal } = options;
     signal?.throwIfAborted();
+    let versionId: string | undefined;
     for (let tries = 1; ; tries += 1) {
       try {
-        return await this.#getOnce(name, options);
+        return await this.#getOnce(name, options, versionId);
       } catch (error) {
         if (error instanceof AshlarError) throw error;
         signal?.throwIfAborted();
+        if (isNoSuchKey(error) && versionId === undefined) {
+          versionId = (await this.#hidden(name, signal))?.versionId;
+          if (versionId !== undefined) continue;
+        }
         if (isNoSuchKey(error)) throw await this.#absent(name);
         if (statusOf(error) === 416) throw this.#rangeWrong(name, options);
         // The SDK tries again until an answer begins; what breaks off later is tried here.
@@ -145,10 +169,15 @@ class S3BlobStore implements BlobStore {
     }
   }
 
-  async #getOnce(name: string, { range, into, signal }: GetOptions): Promise<Uint8Array> {
+  async #getOnce(
+    name: string,
+    { range, into, signal }: GetOptions,
+    versionId: string | undefined,
+  ): Promise<Uint8Array> {
     const command = new GetObjectCommand({
       Bucket: this.#settings.bucket,
       Key: this.#key(name),
+      VersionId: versionId,
       ...(range === undefined
         ? {}
         : { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` }),
@@ -181,6 +210,8 @@ class S3BlobStore implements BlobStore {
     try {
       return { name, sizeBytes: await this.#sizeOf(name, undefined) };
     } catch (error) {
+      const hidden = isNoSuchKey(error) ? await this.#hidden(name, undefined) : undefined;
+      if (hidden !== undefined) return { name, sizeBytes: hidden.sizeBytes };
       if (isNoSuchKey(error)) throw await this.#absent(name);
       throw this.#error(error, "looking at", name);
     }
@@ -189,77 +220,44 @@ class S3BlobStore implements BlobStore {
   async delete(names: readonly string[]): Promise<ReadonlyMap<string, Error>> {
     for (const name of names) checkBlobName(name);
     this.#requireWritable();
-    const failures = new Map<string, Error>();
-    const most = this.#settings.multiDelete ? DELETE_MAX : 1;
-    const batches: string[][] = [];
-    for (let at = 0; at < names.length; at += most) batches.push(names.slice(at, at + most));
-    const work = async (): Promise<void> => {
-      for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
-        await this.#deleteBatch(batch, failures);
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(DELETES_AT_ONCE, batches.length) }, work));
-    return failures;
-  }
-
-  async #deleteBatch(names: readonly string[], failures: Map<string, Error>): Promise<void> {
-    try {
-      await this.#presence.checkLately();
-      if (this.#settings.multiDelete) await this.#deleteMany(names, failures);
-      else await this.#deleteOne(names[0] as string);
-    } catch (error) {
-      for (const name of names) failures.set(name, this.#error(error, "deleting", name) as Error);
-    }
-  }
-
-  async #deleteOne(name: string): Promise<void> {
-    try {
-      const { $metadata } = await this.#client.send(
-        new DeleteObjectCommand({ Bucket: this.#settings.bucket, Key: this.#key(name) }),
-      );
-      if ($metadata.httpStatusCode !== NO_CONTENT) {
-        throw unexpectedAnswer(`a deletion was answered with ${$metadata.httpStatusCode}`);
-      }
-    } catch (error) {
-      if (!isNoSuchKey(error)) throw error;
-    }
-  }
-
-  /** What is not named as deleted is not: an answer of whatever else gives no names. */
-  async #deleteMany(names: readonly string[], failures: Map<string, Error>): Promise<void> {
-    const byKey = new Map(names.map((name) => [this.#key(name), name]));
-    const { Deleted = [], Errors = [] } = await this.#client.send(
-      new DeleteObjectsCommand({
-        Bucket: this.#settings.bucket,
-        Delete: { Quiet: false, Objects: [...byKey.keys()].map((Key) => ({ Key })) },
-      }),
-    );
-    const left = new Set(names);
-    for (const { Key = "" } of Deleted) left.delete(byKey.get(Key) ?? "");
-    for (const { Key = "", Code = "", Message = "" } of Errors) {
-      const name = byKey.get(Key);
-      if (name === undefined || !left.delete(name) || Code === "NoSuchKey") continue;
-      const error = Object.assign(new Error(Message), { name: Code });
-      failures.set(name, this.#error(error, "deleting", name) as Error);
-    }
-    const silence = unexpectedAnswer("nothing was said of what became of an object");
-    for (const name of left) failures.set(name, this.#error(silence, "deleting", name) as Error);
+    const checkLately = (): Promise<void> => this.#presence.checkLately();
+    const options = { client: this.#client, settings: this.#settings, clock: this.#clock };
+    return deleteObjects({ ...options, checkLately }, names);
   }
 
   async *list(prefix: string, options: { signal?: AbortSignal } = {}): AsyncIterable<BlobEntry> {
     checkBlobPrefix(prefix);
     const { signal } = options;
+    const entries = this.#isVersioned
+      ? this.#listVersions(prefix, signal)
+      : this.#listCurrent(prefix, signal);
+    for await (const { key, sizeBytes } of entries) {
+      signal?.throwIfAborted();
+      const name = key.slice(this.#settings.prefix.length);
+      // What others have put there is not ours.
+      if (isBlobName(name) && name !== MARKER_NAME) yield { name, sizeBytes };
+    }
+    // A bucket that was emptied, or is another one, would show nothing as well.
+    await this.#presence.check();
+  }
+
+  /** What somebody has put a delete marker over is there nevertheless. */
+  async *#listVersions(prefix: string, signal: AbortSignal | undefined): AsyncGenerator<Listed> {
+    try {
+      yield* listNewest(this.#client, this.#settings, this.#key(prefix), signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw this.#error(error, "listing", prefix);
+    }
+  }
+
+  async *#listCurrent(prefix: string, signal: AbortSignal | undefined): AsyncGenerator<Listed> {
     let token: string | undefined;
     const seen = new Set<string>();
     do {
       signal?.throwIfAborted();
       const page = await this.#listPage(prefix, token, signal);
-      for (const { Key = "", Size = 0 } of page.Contents ?? []) {
-        signal?.throwIfAborted();
-        const name = Key.slice(this.#settings.prefix.length);
-        // What others have put there is not ours.
-        if (isBlobName(name) && name !== MARKER_NAME) yield { name, sizeBytes: Size };
-      }
+      for (const { Key = "", Size = 0 } of page.Contents ?? []) yield { key: Key, sizeBytes: Size };
       token = page.IsTruncated === true ? (page.NextContinuationToken ?? "") : undefined;
       // A listing that ends too early, or never.
       if (token === "" || (token !== undefined && seen.has(token))) {
@@ -271,8 +269,6 @@ class S3BlobStore implements BlobStore {
       }
       if (token !== undefined) seen.add(token);
     } while (token !== undefined);
-    // A bucket that was emptied, or is another one, would show nothing as well.
-    await this.#presence.check();
   }
 
   async #listPage(prefix: string, token: string | undefined, signal: AbortSignal | undefined) {
@@ -291,6 +287,29 @@ class S3BlobStore implements BlobStore {
       signal?.throwIfAborted();
       throw this.#error(error, "listing", prefix);
     }
+  }
+
+  async #extend(names: readonly string[], untilMs: number): Promise<ReadonlyMap<string, Error>> {
+    for (const name of names) checkBlobName(name);
+    const failures = new Map<string, Error>();
+    await inParallel(names, async (name) => {
+      await this.#extendOne(name, untilMs).catch((error: unknown) => {
+        failures.set(name, error as Error);
+      });
+    });
+    return failures;
+  }
+
+  async #extendOne(name: string, untilMs: number): Promise<void> {
+    this.#requireWritable();
+    await this.#presence.checkLately();
+    let isThere: boolean;
+    try {
+      isThere = await extendRetention(this.#client, this.#settings, this.#key(name), untilMs);
+    } catch (error) {
+      throw this.#error(error, "extending the lock of", name);
+    }
+    if (!isThere) throw await this.#absent(name);
   }
 
   check(): Promise<void> {
@@ -342,6 +361,21 @@ class S3BlobStore implements BlobStore {
   async #holds(name: string, bytes: Uint8Array, signal: AbortSignal | undefined): Promise<boolean> {
     const found = await this.get(name, signal === undefined ? {} : { signal });
     return Buffer.compare(found, bytes) === 0;
+  }
+
+  /** In a bucket that keeps versions, what lies below a delete marker: Ashlar puts none, so somebody else has. */
+  async #hidden(name: string, signal: AbortSignal | undefined): Promise<S3Version | undefined> {
+    if (!this.#isVersioned) return undefined;
+    try {
+      return await newestVersion(this.#client, this.#settings, this.#key(name), signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw this.#error(error, "looking for versions of", name);
+    }
+  }
+
+  get #lockMs(): number {
+    return this.locking?.periodMs ?? 0;
   }
 
   /** NotFound, where the storage itself is there; else why it is not. */

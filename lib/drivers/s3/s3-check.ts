@@ -1,9 +1,7 @@
 // What a bucket is set up for, and what its service makes of what it is told: beside the trials that every storage goes through.
 import {
-  DeleteObjectCommand,
   GetBucketLifecycleConfigurationCommand,
   GetBucketVersioningCommand,
-  GetObjectLockConfigurationCommand,
   HeadBucketCommand,
   type LifecycleRule,
   type S3Client,
@@ -14,7 +12,9 @@ import type { CheckFinding } from "#lib/drivers/storage-check.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
 import { createS3Client } from "./s3-client.ts";
+import { deleteObjects } from "./s3-deletions.ts";
 import { s3Error, serviceCode } from "./s3-errors.ts";
+import { checkObjectLock } from "./s3-lock-check.ts";
 import { s3Put } from "./s3-put.ts";
 import { S3_PRESETS } from "./s3-presets.ts";
 import type { S3Settings } from "./s3-settings.ts";
@@ -37,8 +37,8 @@ export async function checkS3(
       await checkClock(client, settings, clock),
       await checkVersioning(client, settings),
       await checkLifecycle(client, settings),
-      await checkObjectLock(client, settings),
-      await checkChecksum(client, settings, random),
+      ...(await checkObjectLock({ client, settings, clock, random })),
+      await checkChecksum(client, settings, { clock, random }),
     ];
   } finally {
     client.destroy();
@@ -86,6 +86,9 @@ async function checkVersioning(client: S3Client, settings: S3Settings): Promise<
     const { Status } = await client.send(
       new GetBucketVersioningCommand({ Bucket: settings.bucket }),
     );
+    if (settings.objectLock !== undefined && Status === "Enabled") {
+      return { check, outcome: "ok", detail: "on: objects are deleted by version" };
+    }
     return Status === undefined
       ? { check, outcome: "ok", detail: "off" }
       : {
@@ -145,40 +148,14 @@ function isHarmful(rule: LifecycleRule, prefix: string): boolean {
   return expires || archives;
 }
 
-async function checkObjectLock(client: S3Client, settings: S3Settings): Promise<CheckFinding> {
-  const check = "object lock";
-  try {
-    const { ObjectLockConfiguration: lock } = await client.send(
-      new GetObjectLockConfigurationCommand({ Bucket: settings.bucket }),
-    );
-    const retention = lock?.Rule?.DefaultRetention;
-    if (lock?.ObjectLockEnabled !== "Enabled") return { check, outcome: "ok", detail: "off" };
-    return retention === undefined
-      ? { check, outcome: "ok", detail: "possible; no default retention" }
-      : {
-          check,
-          outcome: "warning",
-          detail: `every object is kept for ${retention.Days ?? retention.Years} ${retention.Days === undefined ? "years" : "days"} (${retention.Mode}): what is collected earlier cannot be deleted until then`,
-        };
-  } catch (error) {
-    const code = serviceCode(error);
-    if (
-      /ObjectLockConfigurationNotFound|InvalidRequest|NotImplemented|NoSuchObjectLock/.test(code)
-    ) {
-      return { check, outcome: "ok", detail: "off" };
-    }
-    return unknown(check, settings, error, "asking for its object lock");
-  }
-}
-
 /** A put whose checksum is of other bytes must be refused. */
 async function checkChecksum(
   client: S3Client,
   settings: S3Settings,
-  random: Random,
+  { clock, random }: { readonly clock: Clock; readonly random: Random },
 ): Promise<CheckFinding> {
   const check = "checksum";
-  const { checksum, bucket, prefix } = settings;
+  const { checksum } = settings;
   if (checksum === "none") {
     return {
       check,
@@ -201,9 +178,8 @@ async function checkChecksum(
     }
     return failed(check, settings, error, "putting an object with a wrong checksum");
   }
-  await client
-    .send(new DeleteObjectCommand({ Bucket: bucket, Key: prefix + name }))
-    .catch(() => undefined);
+  const checkLately = (): Promise<void> => Promise.resolve();
+  await deleteObjects({ client, settings, clock, checkLately }, [name]);
   return {
     check,
     outcome: "warning",

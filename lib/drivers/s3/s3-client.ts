@@ -39,15 +39,20 @@ export async function createS3Client(settings: S3Settings): Promise<S3Client> {
   return client;
 }
 
+const WITH_MD5: ReadonlySet<string> = new Set([
+  "DeleteObjectsCommand",
+  "PutObjectRetentionCommand",
+]);
+
 /**
- * DeleteObjects must have a checksum. All services know Content-MD5; the SDK's CRC32 is refused by several
+ * DeleteObjects and PutObjectRetention must have a checksum. All services know Content-MD5; the SDK's CRC32 is refused by several
  * (https://github.com/aws/aws-sdk-js-v3/blob/main/supplemental-docs/MD5_FALLBACK.md).
  */
 function sendMd5OfDeletions(client: S3Client): void {
   client.middlewareStack.add(
     (next, { commandName }) =>
       (args) => {
-        if (commandName !== "DeleteObjectsCommand") return next(args);
+        if (!WITH_MD5.has(commandName ?? "")) return next(args);
         const request = args.request as { headers: Record<string, string>; body: string };
         for (const name of Object.keys(request.headers)) {
           if (/^x-amz-(?:sdk-)?checksum-/i.test(name)) delete request.headers[name];

@@ -11,10 +11,14 @@ export interface S3Preset {
   readonly addressing?: "path" | "virtual";
   /** It takes `If-None-Match: *`, and of several creators one wins. */
   readonly conditionalWrites?: boolean;
+  /** So it does in a bucket that keeps versions; otherwise it does not look at the condition there. */
+  readonly conditionalVersions?: boolean;
   /** It takes DeleteObjects. */
   readonly multiDelete?: boolean;
   /** What it holds the bytes of a put against. */
   readonly checksum?: S3Checksum;
+  /** The same for what is put under a lock, for which Amazon wants one of those that S3 has had from the beginning. */
+  readonly lockChecksum?: S3Checksum;
   /** A listing shows every object that was put before it began. */
   readonly consistentListing?: boolean;
 }
@@ -34,10 +38,12 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     region: "us-east-1",
     addressing: "path",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: true,
   },
   rgw: {
     service: "Ceph Object Gateway",
+    conditionalVersions: false,
     region: "us-east-1",
     addressing: "path",
     // It takes the headers of CRC32 and SHA-256 and does not look at them.
@@ -64,6 +70,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     region: "us-east-1",
     addressing: "virtual",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: false,
   },
   r2: {
@@ -71,6 +78,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     region: "auto",
     addressing: "path",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: true,
   },
   google: {
@@ -79,6 +87,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     region: "auto",
     addressing: "path",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: false,
     multiDelete: false,
   },
@@ -87,6 +96,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     endpoint: "https://s3.{region}.backblazeb2.com",
     addressing: "virtual",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: false,
   },
   storagegrid: {
@@ -94,6 +104,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     region: "us-east-1",
     addressing: "path",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: true,
     // With its default consistency a listing may lag behind.
     consistentListing: false,
@@ -103,6 +114,7 @@ export const S3_PRESETS: Readonly<Record<string, S3Preset>> = {
     region: "us-east-1",
     addressing: "path",
     checksum: "signature",
+    lockChecksum: "md5",
     conditionalWrites: false,
     consistentListing: false,
   },

@@ -2,6 +2,7 @@
 import type { PutObjectCommandInput, S3Client } from "@aws-sdk/client-s3";
 import { putWithChecksum } from "./s3-checksum.ts";
 import { unexpectedAnswer } from "./s3-errors.ts";
+import { retentionInput } from "./s3-object-lock.ts";
 import type { S3Settings } from "./s3-settings.ts";
 
 /** What is put. */
@@ -14,12 +15,14 @@ export interface S3Put {
   readonly signal?: AbortSignal | undefined;
   /** Instead of `bytes`, what the checksum is of: for trying out whether the service looks at it. */
   readonly checksumOf?: Uint8Array;
+  /** Locked until then, in ms since 1970; undefined: as the bucket locks by itself. */
+  readonly lockUntilMs?: number;
 }
 
 /** Puts an object; it is there when this resolves. Errors are the SDK's. */
 export async function s3Put(client: S3Client, settings: S3Settings, put: S3Put): Promise<void> {
-  const { bucket, prefix, storageClass, encryption, kmsKeyId, checksum } = settings;
-  const { name, bytes, isCreate, signal, checksumOf = bytes } = put;
+  const { bucket, prefix, storageClass, encryption, kmsKeyId, checksum, objectLock } = settings;
+  const { name, bytes, isCreate, signal, checksumOf = bytes, lockUntilMs } = put;
   const input: PutObjectCommandInput = {
     Bucket: bucket,
     Key: prefix + name,
@@ -37,6 +40,9 @@ export async function s3Put(client: S3Client, settings: S3Settings, put: S3Put):
     >;
   }
   if (kmsKeyId !== undefined) input.SSEKMSKeyId = kmsKeyId;
+  if (lockUntilMs !== undefined && objectLock !== undefined && objectLock.mode !== "none") {
+    Object.assign(input, retentionInput(objectLock.mode, lockUntilMs));
+  }
   const { ETag } = await client.send(
     putWithChecksum(input, checksum, checksumOf),
     signal === undefined ? {} : { abortSignal: signal },

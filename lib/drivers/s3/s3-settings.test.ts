@@ -87,6 +87,25 @@ describe("the URL of an S3 storage", () => {
     }
   });
 
+  it("locks objects where it says so, and only then keeps to what needs versions", () => {
+    assert.equal(
+      parseS3Url("s3://backups?preset=rgw&endpoint=https://s3.example.com").objectLock,
+      undefined,
+    );
+    const locked = parseS3Url(
+      "s3://backups?preset=rgw&endpoint=https://s3.example.com&objectLockMode=compliance&objectLockPeriod=14d",
+    );
+    assert.deepEqual(locked.objectLock, { mode: "compliance", periodMs: 14 * 86_400_000 });
+    // This gateway does not look at If-None-Match where versions are kept.
+    assert.deepEqual([locked.conditionalWrites, locked.checksum], [false, "signature"]);
+    const other = parseS3Url(
+      "s3://backups?endpoint=https://s3.example.com&objectLockMode=governance",
+    );
+    assert.deepEqual(other.objectLock, { mode: "governance", periodMs: 30 * 86_400_000 });
+    assert.deepEqual([other.conditionalWrites, other.checksum], [true, "md5"]);
+    assert.equal(parseS3Url("s3://backups?objectLockMode=none").objectLock?.mode, "none");
+  });
+
   it("says what is wrong with it", () => {
     refuses("s3:backups", /is not the name of a bucket|expected s3/);
     refuses("s3://a", /"a" is not the name of a bucket/);
@@ -111,6 +130,10 @@ describe("the URL of an S3 storage", () => {
       /accessKeyIdFile: expected the absolute path/,
     );
     refuses("s3://backups?storageClass=DEEP_ARCHIVE", /objects can be read at once/);
+    refuses("s3://backups?objectLockMode=legal", /expected one of governance, compliance, none/);
+    refuses("s3://backups?objectLockPeriod=30d", /objectLockPeriod needs objectLockMode/);
+    refuses("s3://backups?objectLockMode=governance&objectLockPeriod=1000y", /expected a duration/);
+    refuses("s3://backups?objectLockMode=compliance&objectLockPeriod=3000d", /between 1s and/);
     refuses("s3://backups?kmsKeyId=k", /kmsKeyId needs encryption=aws:kms/);
     refuses("s3://backups/a b", /the prefix "a%20b" has characters/);
   });

@@ -17,6 +17,16 @@ import {
 } from "#lib/drivers/url-options.ts";
 import { S3_CHECKSUMS, S3_PRESETS, type S3Checksum } from "./s3-presets.ts";
 
+/** `none`: nothing is locked any more, in a bucket that can. */
+export const S3_LOCK_MODES = ["governance", "compliance", "none"] as const;
+export type S3LockMode = (typeof S3_LOCK_MODES)[number];
+
+/** How objects are locked. */
+export interface S3ObjectLock {
+  readonly mode: S3LockMode;
+  readonly periodMs: number;
+}
+
 /** Where an S3 storage is and how it is spoken to. Times in ms. */
 export interface S3Settings {
   readonly bucket: string;
@@ -44,12 +54,18 @@ export interface S3Settings {
   readonly multiDelete: boolean;
   readonly checksum: S3Checksum;
   readonly consistentListing: boolean;
+  /** The bucket keeps versions: objects are deleted by version, and, unless the mode is "none", locked. */
+  readonly objectLock: S3ObjectLock | undefined;
   /** For messages. */
   readonly location: string;
 }
 
 const SECOND_MS = 1000;
 const MINUTE_MS = 60 * SECOND_MS;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+/** Nobody can take back a lock of a thousand years. What is needed for longer is extended. */
+const LOCK_MS_MAX = 366 * DAY_MS;
+const LOCK_MS = 30 * DAY_MS;
 const CONNECT_TIMEOUT_MS = 10 * SECOND_MS;
 const IDLE_TIMEOUT_MS = 60 * SECOND_MS;
 const ATTEMPTS = 5;
@@ -80,6 +96,8 @@ const OPTIONS = {
   multiDelete: flagOption,
   checksum: wordOption(S3_CHECKSUMS),
   consistentListing: flagOption,
+  objectLockMode: wordOption(S3_LOCK_MODES),
+  objectLockPeriod: durationOption(SECOND_MS, LOCK_MS_MAX),
 } as const satisfies UrlOptions;
 
 type Options = UrlOptionValues<typeof OPTIONS>;
@@ -113,6 +131,8 @@ function complete(bucket: string, prefix: string, options: Options, wrong: Wrong
   if (options.kmsKeyId !== undefined && options.encryption?.startsWith("aws:kms") !== true) {
     throw wrong("kmsKeyId needs encryption=aws:kms");
   }
+  const objectLock = objectLockOf(options, wrong);
+  const isVersioned = objectLock !== undefined;
   const at = endpoint === undefined ? "" : ` at ${new URL(endpoint).host}`;
   return {
     bucket,
@@ -132,12 +152,29 @@ function complete(bucket: string, prefix: string, options: Options, wrong: Wrong
     idleTimeoutMs: options.idleTimeout ?? IDLE_TIMEOUT_MS,
     attempts: options.attempts ?? ATTEMPTS,
     connections: options.connections ?? CONNECTIONS,
-    conditionalWrites: options.conditionalWrites ?? preset.conditionalWrites ?? true,
+    conditionalWrites:
+      options.conditionalWrites ??
+      ((preset.conditionalWrites ?? true) &&
+        (!isVersioned || (preset.conditionalVersions ?? true))),
     multiDelete: options.multiDelete ?? preset.multiDelete ?? true,
-    checksum: options.checksum ?? preset.checksum ?? "crc32",
+    checksum:
+      options.checksum ??
+      (isVersioned ? preset.lockChecksum : undefined) ??
+      preset.checksum ??
+      "crc32",
     consistentListing: options.consistentListing ?? preset.consistentListing ?? true,
+    objectLock,
     location: `s3://${bucket}/${prefix}`.replace(/\/$/, "") + at,
   };
+}
+
+function objectLockOf(options: Options, wrong: WrongUrl): S3ObjectLock | undefined {
+  const { objectLockMode: mode, objectLockPeriod: periodMs } = options;
+  if (mode === undefined) {
+    if (periodMs !== undefined) throw wrong("objectLockPeriod needs objectLockMode");
+    return undefined;
+  }
+  return { mode, periodMs: periodMs ?? LOCK_MS };
 }
 
 function endpointOf(pattern: string | undefined, region: string | undefined): string | undefined {
