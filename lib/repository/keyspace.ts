@@ -80,6 +80,8 @@ const P = {
   unreferenced: ascii("u/"),
   condemned: ascii("x/"),
   trash: ascii("t/"),
+  waiting: ascii("tw/"),
+  waitingUntil: ascii("tq/"),
   owed: ascii("o/"),
   owedHead: ascii("oh/"),
   headAt: ascii("h/"),
@@ -136,6 +138,12 @@ export const key = {
     Buffer.concat([P.condemned, u64(epoch), hex(id)]),
   trash: (storage: StorageId, name: string): Buffer =>
     Buffer.concat([P.trash, hex(storage), ascii(name)]),
+  /** Trash that is locked at its storage. */
+  waiting: (storage: StorageId, name: string): Buffer =>
+    Buffer.concat([P.waiting, hex(storage), ascii(name)]),
+  /** The same in the order in which the locks run out. */
+  waitingUntil: (storage: StorageId, untilMs: number, name: string): Buffer =>
+    Buffer.concat([P.waitingUntil, hex(storage), u64(untilMs), ascii(name)]),
   owed: (storage: StorageId, id: BlockId): Buffer => idKey(P.owed, storage, id),
   owedHead: (storage: StorageId, uid: VersionUid): Buffer =>
     Buffer.concat([P.owedHead, hex(storage), ascii(uid)]),
@@ -185,6 +193,14 @@ export const range = {
       ? prefixRange(P.condemned)
       : { start: P.condemned, end: Buffer.concat([P.condemned, u64(epoch)]) },
   trash: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.trash, storage)),
+  waiting: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.waiting, storage)),
+  /** All that waits at a storage, or what waits until `untilMs` or less. */
+  waitingUntil: (storage: StorageId, untilMs?: number): KeyRange => {
+    const all = prefixRange(withStorage(P.waitingUntil, storage));
+    return untilMs === undefined
+      ? all
+      : { start: all.start, end: key.waitingUntil(storage, untilMs + 1, "") };
+  },
   owed: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.owed, storage)),
   owedHeads: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.owedHead, storage)),
   headsAt: (storage: StorageId): KeyRange => prefixRange(withStorage(P.headAt, storage)),
@@ -231,6 +247,16 @@ export const parse = {
     id: blockIdFrom(bytes, P.condemned.length + 8),
   }),
   trash: (bytes: Buffer): { storage: StorageId; name: string } => storageAndText(bytes, P.trash),
+  waiting: (bytes: Buffer): { storage: StorageId; name: string } =>
+    storageAndText(bytes, P.waiting),
+  waitingUntil: (bytes: Buffer): { storage: StorageId; untilMs: number; name: string } => {
+    const at = P.waitingUntil.length + SHORT_ID_BYTES;
+    return {
+      storage: shortIdFrom<StorageId>(bytes, P.waitingUntil.length),
+      untilMs: Number(bytes.readBigUInt64BE(at)),
+      name: bytes.toString("utf8", at + 8),
+    };
+  },
   headAt: (bytes: Buffer): { storage: StorageId; name: string } => storageAndText(bytes, P.headAt),
   stamp: (bytes: Buffer): { storage: StorageId; name: string } => storageAndText(bytes, P.stamp),
   owedHead: (bytes: Buffer): { storage: StorageId; uid: VersionUid } => {

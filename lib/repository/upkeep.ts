@@ -56,6 +56,8 @@ export interface DeletionOutcome {
   readonly run: number | undefined;
   readonly headsPut: number;
   readonly deleted: number;
+  /** Objects that are locked there, and wait from now on until their locks have run out. */
+  readonly waiting: number;
   /** Objects that could not be deleted; they stay in trash. */
   readonly failed: number;
   /** Why nothing, or not everything, was deleted. */

@@ -21,6 +21,8 @@ import type { Engine } from "./compose.ts";
 import { prepareChange, putHeadsNow } from "./owed-heads.ts";
 import { confirm } from "./prompt.ts";
 import { addToPolicies, knownStorage } from "./storage-state.ts";
+import { measureWaiting } from "#lib/repository/transactions/locked-trash.ts";
+import { waitingLines } from "./waiting-trash.ts";
 
 /** A version that stays where it is, and why. */
 export interface KeptVersion {
@@ -165,6 +167,7 @@ async function whatIsLeft(engine: Engine, id: StorageId, kept: number): Promise<
     if (await kv.read(has(range.owed(id)))) left.push(`copies are owed to ${nameOf(id)}`);
     if (await kv.read(has(range.owedHeads(id)))) left.push(`heads are owed to ${nameOf(id)}`);
     if (await kv.read(has(range.trash(id)))) left.push(`trash is not deleted at ${nameOf(id)}`);
+    left.push(...waitingLines(nameOf(id), await measureWaiting(kv, id)));
   }
   return left;
 }

@@ -82,6 +82,13 @@ async function checkStorage(
   }
 }
 
+interface ListedObject {
+  readonly id: BlockId;
+  readonly generation: Generation;
+  /** Where an entry is when it waits for its lock. */
+  readonly waits: Buffer;
+}
+
 /** Lists a folder into `listed`, counting what no record names. */
 async function listObjects(
   run: FsckRun,
@@ -92,7 +99,7 @@ async function listObjects(
   listed: ObjectSet,
 ): Promise<void> {
   const { signal, onProgress } = run.options;
-  let batch: { readonly id: BlockId; readonly generation: Generation }[] = [];
+  let batch: ListedObject[] = [];
   const flush = async (): Promise<void> => {
     run.counts.objects += batch.length;
     run.counts.orphans += await countUnnamed(run, storage, batch);
@@ -104,7 +111,12 @@ async function listObjects(
     if (object?.type !== "block" && object?.type !== "node") continue;
     // What is too short to be an object is none.
     if (entry.sizeBytes > SEAL_OVERHEAD_BYTES_MIN) listed.add(object.id, object.generation);
-    batch.push({ id: object.id as BlockId, generation: object.generation as Generation });
+    const { id, generation } = object;
+    batch.push({
+      id: id as BlockId,
+      generation: generation as Generation,
+      waits: key.waiting(storage, entry.name),
+    });
     if (batch.length === STEP) await flush();
   }
   await flush();
@@ -113,17 +125,20 @@ async function listObjects(
 function countUnnamed(
   run: FsckRun,
   storage: StorageId,
-  objects: readonly { readonly id: BlockId; readonly generation: Generation }[],
+  objects: readonly ListedObject[],
 ): Promise<number> {
   return run.repo.kv.read(async (reader) => {
     const values = await reader.getMany(objects.map(({ id }) => key.block(id)));
-    return objects.filter(({ generation }, index) => {
+    const unnamed = objects.filter(({ generation }, index) => {
       const record = decodeOrUnreadable(values[index]);
       return !(
         typeof record === "object" &&
         record.copies.some((copy) => copy.storage === storage && copy.generation === generation)
       );
-    }).length;
+    });
+    // No sweep is of any use to what is locked.
+    const waiting = await reader.getMany(unnamed.map(({ waits }) => waits));
+    return waiting.filter((value) => value === undefined).length;
   });
 }
 

@@ -1,9 +1,11 @@
 // Checks of queues from their side: every entry follows from a record, and trash names nothing that a record names. That no
 // entry is missing, the records' own checks tell.
 import type { BlockId, StorageId } from "#lib/core/ids.ts";
-import type { KvReader } from "#lib/ports/kv.ts";
+import type { KvReader, KvTransaction } from "#lib/ports/kv.ts";
 import type { BlockRecord } from "#lib/repository/block-record.ts";
 import { key, parse, range } from "#lib/repository/keyspace.ts";
+import { writeCounter } from "#lib/repository/ledger.ts";
+import { clearWaiting, decodeWaiting } from "#lib/repository/transactions/locked-trash.ts";
 import type { HeadAtRecord, StampRecord } from "#lib/repository/records.ts";
 import { parseObjectName } from "#proto/object-names.ts";
 import { dropEntry } from "./fsck-repair.ts";
@@ -41,7 +43,41 @@ export async function checkQueues(run: FsckRun): Promise<void> {
     const what = `the queue says that it was condemned in epoch ${epoch}`;
     return count(entryCheck(at, id, what, (record) => record.condemnedEpoch === epoch));
   });
-  await run.checkAll("trash", range.trash(), STEP, ({ key: at }) => count(trashCheck(at)));
+  await run.checkAll("trash", range.trash(), STEP, ({ key: at }) =>
+    count(trashCheck(at, parse.trash(at), (tx) => dropEntry(tx, at))),
+  );
+  await run.checkAll("trash", range.waiting(), STEP, ({ key: at }) => {
+    const { storage, name } = parse.waiting(at);
+    const drop = (tx: KvTransaction): Promise<void> => clearWaiting(tx, storage, name);
+    return count(bothChecks(trashCheck(at, { storage, name }, drop), waitingCheck(at)));
+  });
+}
+
+function bothChecks(first: Check, second: Check): Check {
+  return async (reader) => [...(await first(reader)), ...(await second(reader))];
+}
+
+/** What waits for its lock is due at some time, or it would wait for ever. */
+function waitingCheck(at: Buffer): Check {
+  const { storage, name } = parse.waiting(at);
+  return async (reader) => {
+    const value = await reader.get(at);
+    if (value === undefined) return [];
+    const { untilMs, sizeBytes } = decodeWaiting(value);
+    const due = key.waitingUntil(storage, untilMs, name);
+    if ((await reader.get(due)) !== undefined) return [];
+    return [
+      {
+        invariant: "trash",
+        what: "it waits for its lock, but is in no queue of those that do",
+        where: `${name} at storage ${storage}`,
+        repair: (tx) => {
+          writeCounter(tx, due, sizeBytes);
+          return Promise.resolve();
+        },
+      },
+    ];
+  };
 }
 
 /** An entry for a record that does not say so is in vain. */
@@ -67,8 +103,11 @@ function entryCheck(
 }
 
 /** What is in trash will be deleted: no record may name it (I3). */
-function trashCheck(at: Buffer): Check {
-  const { storage, name } = parse.trash(at);
+function trashCheck(
+  at: Buffer,
+  { storage, name }: { readonly storage: StorageId; readonly name: string },
+  drop: (tx: KvTransaction) => Promise<void>,
+): Check {
   return async (reader): Promise<Problem[]> => {
     if ((await reader.get(at)) === undefined) return [];
     const owner = await namedBy(reader, storage, name);
@@ -78,7 +117,7 @@ function trashCheck(at: Buffer): Check {
         invariant: "trash",
         what: `it is to be deleted, but ${owner}`,
         where: `${name} at storage ${storage}`,
-        repair: (tx) => dropEntry(tx, at),
+        repair: drop,
       },
     ];
   };

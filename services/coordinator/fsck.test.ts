@@ -450,6 +450,25 @@ const PLANTS: readonly Plant[] = [
     },
   },
   {
+    name: "locked trash that a record names",
+    invariant: "trash",
+    what: /it is to be deleted, but its record names it as placed/,
+    repairable: true,
+    plant: async ({ tiny, block }, tx) => {
+      const { generation } = at((await readBlock(tx, block)) as BlockRecord, tiny.id(0));
+      const name = objectName("block", block, generation);
+      tx.set(key.waiting(tiny.id(0), name), Buffer.alloc(24));
+      tx.set(key.waitingUntil(tiny.id(0), 0, name), Buffer.alloc(8));
+    },
+  },
+  {
+    name: "locked trash that would wait for ever",
+    invariant: "trash",
+    what: /in no queue of those that do/,
+    repairable: true,
+    plant: ({ tiny }, tx) => tx.set(key.waiting(tiny.id(0), "blocks/gone"), Buffer.alloc(24)),
+  },
+  {
     name: "a rebuild that was interrupted",
     invariant: "rebuild",
     what: /has not come to its end/,

@@ -8,6 +8,11 @@ import { listSessions, type SessionEntry } from "#lib/repository/transactions/se
 import type { Repository } from "#lib/repository/repository.ts";
 import { dropRenewals } from "#lib/repository/transactions/renew.ts";
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
+import {
+  hasDueTrash,
+  measureWaiting,
+  type WaitingTrash,
+} from "#lib/repository/transactions/locked-trash.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { collect, findHolders, type Collected, type CollectionHolder } from "./collection.ts";
 import type { CoordinatorContext } from "./context.ts";
@@ -47,6 +52,8 @@ export interface GcStorage {
   readonly owed: number;
   readonly deleted: number;
   readonly deleteFailed: number;
+  /** What is to be deleted once its lock has run out; left out where nothing is. */
+  readonly waiting?: WaitingTrash;
   /** What could not be done there, as sentences. */
   readonly reasons: readonly string[];
   /** The storage and the metadata do not know each other: nothing was changed there. */
@@ -186,6 +193,7 @@ class TendedStorage {
   #owed = 0;
   #deleted = 0;
   #deleteFailed = 0;
+  #waiting: WaitingTrash | undefined;
   #refused: AshlarError | undefined;
 
   constructor(context: CoordinatorContext, storage: StorageId, options: GcOptions) {
@@ -232,8 +240,13 @@ class TendedStorage {
       this.#orphans = swept.orphans;
       if (swept.reason !== undefined) this.#reasons.add(swept.reason);
     }
-    if (!(await hasTrash(repo.kv, this.#storage))) return;
-    const run = await upkeep.runDeletions(this.#storage, this.#watched("deleting"));
+    if (await hasDueTrash(repo.kv, this.#storage, repo.clock.now())) await this.#delete();
+    const waiting = await measureWaiting(repo.kv, this.#storage);
+    this.#waiting = waiting.objects > 0 ? waiting : undefined;
+  }
+
+  async #delete(): Promise<void> {
+    const run = await this.#context.upkeep.runDeletions(this.#storage, this.#watched("deleting"));
     this.#deleted += run.deleted;
     this.#deleteFailed = run.failed;
     if (run.reason !== undefined) this.#reasons.add(run.reason);
@@ -257,13 +270,9 @@ class TendedStorage {
       owed: this.#owed,
       deleted: this.#deleted,
       deleteFailed: this.#deleteFailed,
+      ...(this.#waiting === undefined ? {} : { waiting: this.#waiting }),
       reasons: [...this.#reasons],
       refused: this.#refused,
     };
   }
-}
-
-async function hasTrash(kv: Kv, storage: StorageId): Promise<boolean> {
-  const entries = await kv.read((reader) => reader.range({ ...range.trash(storage), limit: 1 }));
-  return entries.length > 0;
 }

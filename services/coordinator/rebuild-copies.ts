@@ -14,6 +14,7 @@ import { key, objectName } from "#lib/repository/keyspace.ts";
 import { hasReference, newGeneration, saveBlock } from "#lib/repository/ledger.ts";
 import type { Judged } from "./rebuild-objects.ts";
 import type { RebuildRun } from "./rebuild-run.ts";
+import { clearTrashOf } from "#lib/repository/transactions/locked-trash.ts";
 
 /** What is known of one block or node when it is saved. */
 export interface Found {
@@ -66,7 +67,7 @@ export async function saveFound(
   if (before !== undefined && isSame(before, after)) return before;
   await saveBlock(tx, id, before, after);
   for (const { storage, generation } of after.copies) {
-    tx.clear(key.trash(storage, objectName(kind, id, generation)));
+    await clearTrashOf(tx, storage, objectName(kind, id, generation));
   }
   if (damaged !== (before?.damaged ?? false) && (await hasReference(tx, id))) {
     // Parents that are there already are told, whatever the record said before.

@@ -17,6 +17,7 @@ import { rebuildKey } from "./rebuild-keyspace.ts";
 import { isAtStorage } from "./rebuild-listing.ts";
 import type { RebuildRun } from "./rebuild-run.ts";
 import { unreadableUid, type RebuiltVersion } from "./rebuilt-version.ts";
+import { clearTrashOf } from "#lib/repository/transactions/locked-trash.ts";
 
 /** Heads of one version at one storage. */
 const HEADS_MAX = 1000;
@@ -66,7 +67,7 @@ async function confirm(
   const removed = head?.removed ?? false;
   const record: HeadAtRecord = { uid, revision, removed, state: "confirmed" };
   tx.set(at, encodeRecord(record));
-  tx.clear(key.trash(storage, name));
+  await clearTrashOf(tx, storage, name);
 }
 
 /** Superseded by another one there, or unreadable while the metadata know what it must say. */

@@ -3,13 +3,14 @@
 // versions: a block that nothing refers to yet would be answered as known.
 import type { BlockId, StorageId } from "#lib/core/ids.ts";
 import { placedAt, type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
-import { key, objectName, parse, range } from "#lib/repository/keyspace.ts";
+import { objectName, parse, range } from "#lib/repository/keyspace.ts";
 import { BATCH_MAX, newGeneration, saveBlock } from "#lib/repository/ledger.ts";
 import { SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
 import { decodeOrUnreadable, readUsable } from "./readable-records.ts";
 import { decodeSize, rebuildKey } from "./rebuild-keyspace.ts";
 import { isAtStorage } from "./rebuild-listing.ts";
 import type { RebuildRun } from "./rebuild-run.ts";
+import { clearTrashOf } from "#lib/repository/transactions/locked-trash.ts";
 
 interface Lost {
   readonly id: BlockId;
@@ -77,7 +78,7 @@ async function markAll(run: RebuildRun, lost: readonly Lost[]): Promise<void> {
       ];
       await saveBlock(tx, id, record, { ...record, copies });
       // The name stays in the record: what is found under it later is verified, not deleted.
-      tx.clear(key.trash(storage, objectName(record.kind, id, generation)));
+      await clearTrashOf(tx, storage, objectName(record.kind, id, generation));
       done.push(storage);
     }
     return done;

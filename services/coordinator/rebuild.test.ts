@@ -4,13 +4,14 @@ import type { BlockId, VersionUid } from "#lib/core/ids.ts";
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { BlobFault } from "#lib/drivers/memory/memory-blob-store.ts";
 import type { KvTransaction } from "#lib/ports/kv.ts";
-import { key, objectName, range } from "#lib/repository/keyspace.ts";
+import { key, objectName, parse, range } from "#lib/repository/keyspace.ts";
 import {
   decodeRecord,
   encodeRecord,
   type RepositoryRecord,
   type SessionRecord,
 } from "#lib/repository/records.ts";
+import { measureWaiting, waitForLocks } from "#lib/repository/transactions/locked-trash.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
 import { runFsck } from "#services/coordinator/fsck.ts";
@@ -403,10 +404,15 @@ describe("rebuild of metadata that are there", () => {
     await collect(older.kv);
     const trash = await older.kv.read((reader) => reader.range({ ...range.trash(), limit: 100 }));
     assert.ok(trash.length >= 3);
+    // Some of it is locked there.
+    const names = trash.map((entry) => parse.trash(entry.key).name);
+    const locked = names.slice(0, 2).map((name) => ({ name, untilMs: 1, sizeBytes: 1 }));
+    await waitForLocks(older.kv, older.id(0), 1, locked);
     const { uid: c } = await tiny.backup(A);
     await rebuildAt(older, [0]);
     assert.deepEqual(await readBack(older, c), A);
     await isClean(older);
+    assert.equal((await measureWaiting(older.kv, older.id(0))).objects, 0);
     await collectGarbage(older.context, { sweep: true });
     await collectGarbage(older.context, { sweep: true });
     assert.deepEqual(await readBack(older, c), A);

@@ -5,6 +5,7 @@ import { keyAfter, range, type KeyRange } from "#lib/repository/keyspace.ts";
 import { readEpoch } from "#lib/repository/ledger.ts";
 import type { SessionKind, SessionRecord, StorageState } from "#lib/repository/records.ts";
 import { listSessions, type SessionEntry } from "#lib/repository/transactions/session.ts";
+import { measureWaiting, type WaitingTrash } from "#lib/repository/transactions/locked-trash.ts";
 import { currentRun, listStorages } from "#lib/repository/transactions/storage.ts";
 import { listVerify } from "#lib/repository/transactions/verify.ts";
 import { findHolders } from "./collection.ts";
@@ -44,6 +45,8 @@ export interface StorageStatus {
   readonly owedCopies: BoundedCount;
   readonly owedHeads: BoundedCount;
   readonly trash: BoundedCount;
+  /** What is to be deleted once its lock has run out. */
+  readonly waiting: WaitingTrash;
   /** When the copy that was verified longest ago was; undefined where there is none. */
   readonly oldestVerifiedMs: number | undefined;
   /** Number of the last run that deleted there. */
@@ -88,6 +91,7 @@ export async function readStatus(
       owedCopies: await countKeys(kv, range.owed(storage)),
       owedHeads: await countKeys(kv, range.owedHeads(storage)),
       trash: await countKeys(kv, range.trash(storage)),
+      waiting: await measureWaiting(kv, storage),
       oldestVerifiedMs: (await listVerify(kv, storage, undefined, 1)).copies[0]?.lastMs,
       run: await currentRun(kv, storage),
     });

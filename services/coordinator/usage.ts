@@ -4,6 +4,8 @@ import type { Kv, KvReader } from "#lib/ports/kv.ts";
 import { decodeBlockRecord, type BlockRecord } from "#lib/repository/block-record.ts";
 import { key, range } from "#lib/repository/keyspace.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
+import { measureWaiting, type WaitingTrash } from "#lib/repository/transactions/locked-trash.ts";
+import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { decodeNode } from "#proto/node.ts";
 
 /** What the metadata say lies at a storage. */
@@ -16,6 +18,8 @@ export interface StorageUsage {
   /** Copies that are to come there. */
   readonly owed: number;
   readonly bad: number;
+  /** What no version needs any more, and the storage keeps locked; not part of the above. */
+  readonly waiting: WaitingTrash;
 }
 
 /** What a version is and costs. Bytes of plaintext, but for `uniqueStoredBytes`. */
@@ -42,34 +46,58 @@ export interface Freed {
 
 const STEP = 1000;
 
-/** Adds up the records of all blocks and nodes, by storage. */
+type Totals = Map<
+  StorageId,
+  { -readonly [K in keyof Omit<StorageUsage, "waiting">]: StorageUsage[K] }
+>;
+
+/** Adds up the records of all blocks and nodes, by storage, and what waits for its lock. */
 export async function measureStorages(kv: Kv, signal?: AbortSignal): Promise<StorageUsage[]> {
-  const totals = new Map<StorageId, { -readonly [K in keyof StorageUsage]: StorageUsage[K] }>();
+  const totals: Totals = new Map();
+  const waiting = new Map<StorageId, WaitingTrash>();
+  for (const { storage } of await listStorages(kv)) {
+    const found = await measureWaiting(kv, storage);
+    waiting.set(storage, found);
+    if (found.objects > 0) totalOf(totals, storage);
+  }
+  await addRecords(kv, totals, signal);
+  const usages: StorageUsage[] = [];
+  for (const [storage, total] of totals) {
+    usages.push({ ...total, waiting: waiting.get(storage) ?? NOTHING_WAITS });
+  }
+  return usages;
+}
+
+const NOTHING_WAITS: WaitingTrash = {
+  objects: 0,
+  bytes: 0,
+  more: false,
+  firstMs: undefined,
+  lastMs: undefined,
+};
+
+async function addRecords(kv: Kv, totals: Totals, signal: AbortSignal | undefined): Promise<void> {
   const { start, end } = range.blocks();
   for (let from = start; ;) {
     signal?.throwIfAborted();
     const entries = await kv.read((reader) => reader.range({ start: from, end, limit: STEP }));
     for (const entry of entries) addRecord(totals, decodeBlockRecord(entry.value));
     const last = entries.at(-1);
-    if (last === undefined || entries.length < STEP) return [...totals.values()];
+    if (last === undefined || entries.length < STEP) return;
     from = Buffer.concat([last.key, Buffer.of(0)]);
   }
 }
 
-function addRecord(
-  totals: Map<StorageId, { -readonly [K in keyof StorageUsage]: StorageUsage[K] }>,
-  record: BlockRecord,
-): void {
+function totalOf(totals: Totals, storage: StorageId) {
+  const none = { storage, blocks: 0, nodes: 0, bytes: 0, owed: 0, bad: 0 };
+  const total = totals.get(storage) ?? none;
+  totals.set(storage, total);
+  return total;
+}
+
+function addRecord(totals: Totals, record: BlockRecord): void {
   for (const { storage, state } of record.copies) {
-    const total = totals.get(storage) ?? {
-      storage,
-      blocks: 0,
-      nodes: 0,
-      bytes: 0,
-      owed: 0,
-      bad: 0,
-    };
-    totals.set(storage, total);
+    const total = totalOf(totals, storage);
     if (state === "owed") total.owed += 1;
     if (state === "bad") total.bad += 1;
     if (state !== "placed") continue;

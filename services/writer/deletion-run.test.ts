@@ -35,7 +35,15 @@ describe("runDeletions", () => {
     // A block, a leaf, and the heads of the removed version: its first and its last revision.
     assert.deepEqual(
       { ...outcome, storage: undefined },
-      { storage: undefined, run: 1, headsPut: 0, deleted: 4, failed: 0, reason: undefined },
+      {
+        storage: undefined,
+        run: 1,
+        headsPut: 0,
+        deleted: 4,
+        waiting: 0,
+        failed: 0,
+        reason: undefined,
+      },
     );
     await assertExact(tiny);
   });

@@ -14,6 +14,13 @@ import {
   confirmStamp,
   listTrash,
 } from "#lib/repository/transactions/storage.ts";
+import {
+  olderHeadsWaitUntil,
+  releaseWaiting,
+  waitForLocks,
+  type LockedName,
+} from "#lib/repository/transactions/locked-trash.ts";
+import { lockOf } from "#lib/ports/blob-store.ts";
 import { ObjectFolder, stampObjectId, stampObjectName } from "#proto/object-names.ts";
 import { encodeStamp } from "#proto/stamp.ts";
 import { asAway } from "./away.ts";
@@ -32,6 +39,7 @@ type Counts = {
   run: number | undefined;
   headsPut: number;
   deleted: number;
+  waiting: number;
   failed: number;
 };
 
@@ -45,7 +53,7 @@ export async function runDeletions(
   options: UpkeepOptions = {},
 ): Promise<DeletionOutcome> {
   const { signal } = options;
-  const counts: Counts = { run: undefined, headsPut: 0, deleted: 0, failed: 0 };
+  const counts: Counts = { run: undefined, headsPut: 0, deleted: 0, waiting: 0, failed: 0 };
   let reason = await whyNot(repo, storage);
   try {
     reason ??= await deleteUnderStamp(repo, storage, counts, options);
@@ -67,6 +75,7 @@ async function deleteUnderStamp(
   const { signal } = options;
   const { away } = await ensureGuarded(repo, [storage], signal);
   if (away[0] !== undefined) return away[0].error.message;
+  while (await releaseWaiting(repo.kv, storage, repo.clock.now())) signal?.throwIfAborted();
   const stamp = await putStamp(repo, storage, signal);
   counts.run = stamp.run;
   // Before the listing: another KV that lists these heads leaves alone what they name.
@@ -200,7 +209,8 @@ type Choose = (names: readonly string[]) => Promise<readonly string[]>;
 
 /**
  * Heads go first, so that none outlives what it names. Last revisions go at the very end, and only when every older head
- * could be deleted: a storage must not show a removed version as if it were there.
+ * could be deleted: a storage must not show a removed version as if it were there. Where an older head is locked, the last
+ * revision waits as long.
  */
 async function deleteTrash(job: DeletionJob): Promise<string | undefined> {
   const { repo, storage, counts } = job;
@@ -216,7 +226,25 @@ async function deleteTrash(job: DeletionJob): Promise<string | undefined> {
   reason = (await deleteNames(job, ObjectFolder.nodes, all)) ?? reason;
   reason = (await deleteNames(job, ObjectFolder.blocks, all)) ?? reason;
   if (!olderAreGone) return reason;
-  return (await deleteNames(job, ObjectFolder.heads, heads(true))) ?? reason;
+  const last: Choose = async (names) => afterOlderHeads(job, await heads(true)(names));
+  return (await deleteNames(job, ObjectFolder.heads, last)) ?? reason;
+}
+
+/** Those of some last revisions of whose versions no older head waits for its lock. */
+async function afterOlderHeads(
+  { repo, storage, run, counts }: DeletionJob,
+  names: readonly string[],
+): Promise<string[]> {
+  const early: LockedName[] = [];
+  for (const name of names) {
+    const prefix = name.slice(0, name.indexOf(".") + 1);
+    const untilMs = await repo.kv.read((reader) => olderHeadsWaitUntil(reader, storage, prefix));
+    if (untilMs > 0) early.push({ name, untilMs, sizeBytes: 0 });
+  }
+  if (early.length === 0) return [...names];
+  await waitForLocks(repo.kv, storage, run, early);
+  counts.waiting += early.length;
+  return names.filter((name) => early.every((each) => each.name !== name));
 }
 
 async function readHeads(
@@ -245,8 +273,15 @@ async function deleteNames(
     const gone = names.filter((name) => !errors.has(name));
     await clearTrash(repo.kv, storage, job.run, gone);
     counts.deleted += gone.length;
-    counts.failed += errors.size;
-    for (const error of errors.values()) reason ??= error.message;
+    const locked: LockedName[] = [];
+    for (const [name, error] of errors) {
+      const lock = lockOf(error);
+      if (lock !== undefined) locked.push({ name, ...lock });
+      else reason ??= error.message;
+    }
+    if (locked.length > 0) await waitForLocks(repo.kv, storage, job.run, locked);
+    counts.waiting += locked.length;
+    counts.failed += errors.size - locked.length;
   };
   const batches = trashBatches(job, folder, choose);
   await forEachBounded(batches, repo.storages.removalsMax(storage), deleteBatch, options.signal);

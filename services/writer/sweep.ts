@@ -11,6 +11,7 @@ import { readBlock } from "#lib/repository/ledger.ts";
 import { decodeRecord, type HeadAtRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { isRenewal } from "#lib/repository/transactions/renew.ts";
+import { isTrash } from "#lib/repository/transactions/locked-trash.ts";
 import { sweepNames } from "#lib/repository/transactions/storage.ts";
 import { ObjectFolder, parseObjectName, type ObjectName } from "#proto/object-names.ts";
 import { asAway } from "./away.ts";
@@ -97,7 +98,7 @@ async function isNamed(
   name: string,
   parsed: ObjectName,
 ): Promise<boolean> {
-  if ((await reader.get(key.trash(storage, name))) !== undefined) return true;
+  if (await isTrash(reader, storage, name)) return true;
   switch (parsed.type) {
     case "block":
     case "node": {

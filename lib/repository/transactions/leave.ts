@@ -185,8 +185,11 @@ async function hasTrashedHead(
   storage: StorageId,
   prefix: string,
 ): Promise<boolean> {
-  const { start, end } = prefixRange(key.trash(storage, prefix));
-  return (await reader.range({ start, end, limit: 1 })).length > 0;
+  // In trash, or waiting for their locks.
+  for (const at of [key.trash(storage, prefix), key.waiting(storage, prefix)]) {
+    if ((await reader.range({ ...prefixRange(at), limit: 1 })).length > 0) return true;
+  }
+  return false;
 }
 
 async function isBeingBrought(tx: KvTransaction, copies: readonly Copy[]): Promise<boolean> {

@@ -42,6 +42,7 @@ async function requireEmpty(tx: KvTransaction, storage: StorageId, name: string)
     [range.owed(storage), "copies are owed to it"],
     [range.owedHeads(storage), "heads are owed to it"],
     [range.trash(storage), "not all of its trash is deleted"],
+    [range.waiting(storage), "what it keeps locked is not deleted yet"],
   ];
   for (const [where, what] of left) {
     if ((await tx.range({ ...where, limit: 1 })).length === 0) continue;
@@ -105,6 +106,8 @@ async function dropKeys(tx: KvTransaction, storage: StorageId): Promise<boolean>
     range.leaving(storage),
     range.renewals(storage),
     range.trash(storage),
+    range.waiting(storage),
+    range.waitingUntil(storage),
     range.headsAt(storage),
     range.stamps(storage),
   ];

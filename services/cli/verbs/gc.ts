@@ -7,6 +7,7 @@ import { formatFields, formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
 import { startCounter } from "../progress-bar.ts";
 import { figuresText, planDocument } from "../removal-plan.ts";
+import { waitingDocument, waitingLines } from "../waiting-trash.ts";
 import { withEngine } from "../with-engine.ts";
 
 interface GcOptions {
@@ -77,9 +78,10 @@ async function runGc(engine: Engine, options: GcOptions): Promise<void> {
     {
       dryRun: false,
       ...collected,
-      storages: storages.map(({ storage, refused, ...each }) => ({
+      storages: storages.map(({ storage, refused, waiting, ...each }) => ({
         name: nameOf(storage),
         ...each,
+        waiting: waitingDocument(waiting),
         refused: refused !== undefined,
       })),
       heldBy,
@@ -120,6 +122,9 @@ function lines(engine: Engine, result: GcResult): string[] {
         String(each.owed),
         each.reasons.join("; "),
       ]),
+    ),
+    ...result.storages.flatMap(({ storage, waiting }) =>
+      waitingLines(engine.nameOf(storage), waiting),
     ),
     ...result.heldBy.map(({ uid, reason }) => `held up by ${uid}: ${reason}`),
   ];

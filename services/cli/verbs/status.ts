@@ -10,12 +10,13 @@ import {
 import { formatFields, formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
 import { formatDate } from "../version-document.ts";
+import { waitingDocument, waitingLines } from "../waiting-trash.ts";
 import { withEngine } from "../with-engine.ts";
 
 const HELP = `
 Sessions are running (live), of a process that is gone (vanished: the next command notices), resumable
 (dead), or being tidied up (ended). Storages are owed what was not put there yet: \`ashlar replicate\` fills
-it. Trash is deleted by \`ashlar gc\`.
+it. Trash is deleted by \`ashlar gc\`, what is locked at its storage once it is so no longer.
 
 Examples:
   ashlar status
@@ -52,8 +53,9 @@ function document(status: RepositoryStatus): object {
       started: date(startedMs),
       heartbeat: date(heartbeatMs),
     })),
-    storages: status.storages.map(({ oldestVerifiedMs, ...storage }) => ({
+    storages: status.storages.map(({ oldestVerifiedMs, waiting, ...storage }) => ({
       ...storage,
+      waiting: waitingDocument(waiting),
       oldestVerified: date(oldestVerifiedMs),
     })),
     collectionHeldUpBy: holders(status).map(({ session }) => session),
@@ -70,6 +72,7 @@ function lines(status: RepositoryStatus, nowMs: number): string[] {
     ...sessionLines(status, nowMs),
     "",
     ...storageLines(status),
+    ...status.storages.flatMap(({ name, waiting }) => waitingLines(name, waiting)),
     "",
     ...formatFields([
       ["unreferenced", count(status.unreferenced)],

@@ -16,6 +16,8 @@ import { formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
 import { freedBy } from "../removal-plan.ts";
 import { compileSelection } from "#services/coordinator/selection.ts";
+import { formatDate } from "../version-document.ts";
+import { waitingDocument } from "../waiting-trash.ts";
 import { withEngine } from "../with-engine.ts";
 
 interface VolumeUsage {
@@ -33,6 +35,7 @@ data      what of it is not zero
 unique    data that nothing else has: it goes when the version (or the volume) goes
 shared    the rest of the data
 frees     sealed bytes, over all storages, that would be freed with it
+locked    what nothing needs any more, and a storage with object lock keeps until then
 
 Examples:
   ashlar usage
@@ -66,9 +69,10 @@ export function addUsage(program: Command, act: Act): void {
           const volumes = await measureVolumes(engine, versions);
           context.output.result(
             {
-              storages: storages.map(({ storage, ...usage }) => ({
+              storages: storages.map(({ storage, waiting, ...usage }) => ({
                 name: nameOf(storage),
                 ...usage,
+                waiting: waitingDocument(waiting),
               })),
               volumes,
               versions,
@@ -132,14 +136,18 @@ function storageTable(engine: Engine, storages: readonly StorageUsage[]): string
       { head: "bytes", align: right },
       { head: "owed", align: right },
       { head: "bad", align: right },
+      { head: "locked", align: right },
+      { head: "until" },
     ],
-    storages.map(({ storage, blocks, nodes, bytes, owed, bad }) => [
+    storages.map(({ storage, blocks, nodes, bytes, owed, bad, waiting }) => [
       engine.nameOf(storage),
       String(blocks),
       String(nodes),
       formatSize(bytes),
       String(owed),
       String(bad),
+      waiting.objects === 0 ? "" : formatSize(waiting.bytes),
+      waiting.lastMs === undefined ? "" : formatDate(waiting.lastMs),
     ]),
   );
 }

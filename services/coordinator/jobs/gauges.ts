@@ -1,6 +1,7 @@
 // What a coordinator tells of the whole repository, so that somebody is woken before it is too late: jobs that wait, what storages
 // are owed, and how old the last good backup of each volume is.
 import type { Clock } from "#lib/ports/clock.ts";
+import { measureWaiting } from "#lib/repository/transactions/locked-trash.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { listOpenJobs } from "#lib/repository/transactions/job.ts";
 import { listVerify } from "#lib/repository/transactions/verify.ts";
@@ -53,6 +54,9 @@ export async function tellGauges({ repo }: CoordinatorContext): Promise<void> {
     const { copies, heads } = await countOwed(kv, storage);
     telemetry.gauge("ashlar.owed.copies", copies, { storage: record.name });
     telemetry.gauge("ashlar.owed.heads", heads, { storage: record.name });
+    const { objects, bytes } = await measureWaiting(kv, storage);
+    telemetry.gauge("ashlar.waiting.objects", objects, { storage: record.name });
+    telemetry.gauge("ashlar.waiting.bytes", bytes, { storage: record.name });
     const [oldest] = (await listVerify(kv, storage, undefined, 1)).copies;
     if (oldest === undefined) continue;
     telemetry.gauge("ashlar.storage.verified_since", oldest.lastMs / 1000, {

@@ -138,7 +138,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     scenario: "disaster",
     seeds: { from: 22, count: 25 },
     file: "services/coordinator/rebuild-copies.ts",
-    find: `    tx.clear(key.trash(storage, objectName(kind, id, generation)));
+    find: `    await clearTrashOf(tx, storage, objectName(kind, id, generation));
 `,
     replace: "",
   },
