@@ -84,6 +84,9 @@ const P = {
   waitingUntil: ascii("tq/"),
   owed: ascii("o/"),
   owedHead: ascii("oh/"),
+  lock: ascii("lq/"),
+  lockWalk: ascii("lw/"),
+  lockKeys: ascii("lk/"),
   headAt: ascii("h/"),
   stamp: ascii("st/"),
   run: ascii("sr/"),
@@ -147,6 +150,11 @@ export const key = {
   owed: (storage: StorageId, id: BlockId): Buffer => idKey(P.owed, storage, id),
   owedHead: (storage: StorageId, uid: VersionUid): Buffer =>
     Buffer.concat([P.owedHead, hex(storage), ascii(uid)]),
+  /** An object whose lock is to be extended from `dueMs` on. */
+  lock: (storage: StorageId, dueMs: number, name: string): Buffer =>
+    Buffer.concat([P.lock, hex(storage), u64(dueMs), ascii(name)]),
+  lockWalk: (storage: StorageId): Buffer => idKey(P.lockWalk, storage),
+  lockKeys: (storage: StorageId): Buffer => idKey(P.lockKeys, storage),
   headAt: (storage: StorageId, name: string): Buffer =>
     Buffer.concat([P.headAt, hex(storage), ascii(name)]),
   stamp: (storage: StorageId, name: string): Buffer =>
@@ -203,6 +211,11 @@ export const range = {
   },
   owed: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.owed, storage)),
   owedHeads: (storage?: StorageId): KeyRange => prefixRange(withStorage(P.owedHead, storage)),
+  /** All locks of a storage that are extended, or those that are due at `dueMs` or before. */
+  locks: (storage: StorageId, dueMs?: number): KeyRange => {
+    const all = prefixRange(withStorage(P.lock, storage));
+    return dueMs === undefined ? all : { start: all.start, end: key.lock(storage, dueMs + 1, "") };
+  },
   headsAt: (storage: StorageId): KeyRange => prefixRange(withStorage(P.headAt, storage)),
   stamps: (storage: StorageId): KeyRange => prefixRange(withStorage(P.stamp, storage)),
   storages: (): KeyRange => prefixRange(P.storage),
@@ -250,12 +263,12 @@ export const parse = {
   waiting: (bytes: Buffer): { storage: StorageId; name: string } =>
     storageAndText(bytes, P.waiting),
   waitingUntil: (bytes: Buffer): { storage: StorageId; untilMs: number; name: string } => {
-    const at = P.waitingUntil.length + SHORT_ID_BYTES;
-    return {
-      storage: shortIdFrom<StorageId>(bytes, P.waitingUntil.length),
-      untilMs: Number(bytes.readBigUInt64BE(at)),
-      name: bytes.toString("utf8", at + 8),
-    };
+    const { storage, atMs: untilMs, name } = storageTimeAndText(bytes, P.waitingUntil);
+    return { storage, untilMs, name };
+  },
+  lock: (bytes: Buffer): { storage: StorageId; dueMs: number; name: string } => {
+    const { storage, atMs: dueMs, name } = storageTimeAndText(bytes, P.lock);
+    return { storage, dueMs, name };
   },
   headAt: (bytes: Buffer): { storage: StorageId; name: string } => storageAndText(bytes, P.headAt),
   stamp: (bytes: Buffer): { storage: StorageId; name: string } => storageAndText(bytes, P.stamp),
@@ -309,6 +322,18 @@ function storageAndText(bytes: Buffer, prefix: Buffer): { storage: StorageId; na
   return {
     storage: shortIdFrom<StorageId>(bytes, prefix.length),
     name: bytes.toString("utf8", prefix.length + SHORT_ID_BYTES),
+  };
+}
+
+function storageTimeAndText(
+  bytes: Buffer,
+  prefix: Buffer,
+): { storage: StorageId; atMs: number; name: string } {
+  const at = prefix.length + SHORT_ID_BYTES;
+  return {
+    storage: shortIdFrom<StorageId>(bytes, prefix.length),
+    atMs: Number(bytes.readBigUInt64BE(at)),
+    name: bytes.toString("utf8", at + 8),
   };
 }
 

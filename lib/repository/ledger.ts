@@ -13,10 +13,12 @@ import {
   encodeBlockRecord,
   hasGoodCopy,
   isLeaving,
+  placedAt,
   type BlockRecord,
   type Copy,
 } from "./block-record.ts";
 import { key, objectName, range } from "./keyspace.ts";
+import { lockAt, queueLock, rememberLock } from "./storage-lock.ts";
 import { decodeRecord, type Policy, type SessionRecord, type StorageRecord } from "./records.ts";
 
 const EMPTY = Buffer.alloc(0);
@@ -100,7 +102,9 @@ export async function readPolicyStorages(
   const retired: StorageId[] = [];
   for (const [index, storage] of policy.storages.entries()) {
     const value = values[index];
-    const state = value === undefined ? "retired" : decodeRecord<StorageRecord>(value).state;
+    const record = value === undefined ? undefined : decodeRecord<StorageRecord>(value);
+    const state = record?.state ?? "retired";
+    rememberLock(reader, storage, record);
     if (state === "in-use" || state === "readonly") counting.push(storage);
     if (state === "in-use") taking.push(storage);
     if (state === "retired") retired.push(storage);
@@ -170,6 +174,7 @@ export async function saveBlock(
     tx.set(key.block(id), encodeBlockRecord(after));
   }
   if (before !== undefined) await trashDropped(tx, id, kind, before, after);
+  if (after !== undefined) await saveLocks(tx, id, before, after);
   saveQueues(tx, id, before, after);
   await saveMarks(tx, id, before, after);
 }
@@ -193,6 +198,24 @@ async function trashDropped(
     if (!kept.has(copyName(copy))) {
       await queueTrash(tx, copy.storage, objectName(kind, id, copy.generation));
     }
+  }
+}
+
+/** What turns *placed* at a storage that locks has its lock extended from now on, for as long as it is needed. */
+async function saveLocks(
+  tx: KvTransaction,
+  id: BlockId,
+  before: BlockRecord | undefined,
+  after: BlockRecord,
+): Promise<void> {
+  for (const copy of after.copies) {
+    if (copy.state !== "placed") continue;
+    const { storage, generation, verifiedMs } = copy;
+    const old = before === undefined ? undefined : placedAt(before, storage);
+    if (old?.generation === generation) continue;
+    const lockMs = await lockAt(tx, storage);
+    if (lockMs === undefined) continue;
+    queueLock(tx, storage, lockMs, objectName(after.kind, id, generation), verifiedMs);
   }
 }
 

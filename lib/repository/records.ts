@@ -67,6 +67,21 @@ export interface StorageRecord {
   readonly site: string;
   readonly state: StorageState;
   readonly addedMs: number;
+  /** Its objects are locked for so long, in ms, and their locks extended; left out where they are not. */
+  readonly lockMs?: number;
+}
+
+/** `lockWalk/<storage>`: what lay at a storage before its objects were locked is being taken in; up to where. */
+export interface LockWalkRecord {
+  readonly folder: "blocks" | "heads";
+  /** The key behind which it goes on, in hex; left out at the beginning. */
+  readonly from?: string;
+}
+
+/** `lockKeys/<storage>`: the key objects, and with them the marker, whose locks were last extended, and when. */
+export interface LockKeysRecord {
+  readonly atMs: number;
+  readonly names: readonly string[];
 }
 
 /** `stamp/<storage>/<name>`: a stamp that this KV put there. */

@@ -64,6 +64,25 @@ export interface DeletionOutcome {
   readonly reason: string | undefined;
 }
 
+/** How locks are extended. */
+export interface ExtendOptions {
+  readonly signal?: AbortSignal;
+  /** Locks extended so far. */
+  readonly onProgress?: (extended: number) => void;
+  /** About so many; the next run goes on. Default: all that are due. */
+  readonly most?: number;
+}
+
+/** What extending locks came to at one storage. */
+export interface ExtensionOutcome {
+  readonly storage: StorageId;
+  readonly extended: number;
+  /** Stay due. */
+  readonly failed: number;
+  /** Why nothing, or not everything, was extended. */
+  readonly reason: string | undefined;
+}
+
 /** What a sweep found at one storage. */
 export interface SweepOutcome {
   readonly storage: StorageId;
@@ -157,6 +176,8 @@ export interface Upkeep {
   fill(storage: StorageId, options?: UpkeepOptions): Promise<FillSummary>;
   /** Deletes from trash at a storage, under a new stamp. */
   runDeletions(storage: StorageId, options?: UpkeepOptions): Promise<DeletionOutcome>;
+  /** Extends the locks of objects that are needed, where a storage locks them. */
+  extendLocks(storage: StorageId, options?: ExtendOptions): Promise<ExtensionOutcome>;
   /** Verifies what is stored, the oldest verification first, and heals what it finds (DESIGN §4.8). */
   scrub(options: ScrubOptions): Promise<ScrubResult>;
   /** Writes trash for what no record names at a storage. */

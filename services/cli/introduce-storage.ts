@@ -46,7 +46,8 @@ export async function introduceStorage(to: Introduction, storage: NewStorage): P
   await bringInLine(store, await requireAccessKeys(kv));
   await store.put(stampName, sealed, { mode: "create", reserve: true, unlocked: true });
   await confirmStamp(kv, id, stampName);
-  await addStorage(kv, id, { name, site, state: "in-use", addedMs: clock.now() });
+  const lock = store.locking === undefined ? {} : { lockMs: store.locking.periodMs };
+  await addStorage(kv, id, { name, site, state: "in-use", addedMs: clock.now(), ...lock });
 }
 
 async function requireAccessKeys(kv: Kv): Promise<AccessKeySet> {

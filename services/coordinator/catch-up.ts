@@ -4,6 +4,9 @@ import type { StorageId } from "#lib/core/ids.ts";
 import type { Policy } from "#lib/repository/records.ts";
 import type { CoordinatorContext } from "./context.ts";
 
+/** Locks that a backup extends at a storage, at most: the rest is for `gc`, or for the next backup. */
+const EXTENDED_MAX = 1000;
+
 /**
  * Storages that are there again, or were slower than the others, get what they are owed. One at which puts are still under way
  * is left alone: it hangs. A failure is only reported, an abort ends it: what is owed stays recorded.
@@ -45,4 +48,8 @@ async function fillAt(
     );
   }
   await upkeep.putHeads({ storage }, options);
+  const { reason } = await upkeep.extendLocks(storage, { ...options, most: EXTENDED_MAX });
+  if (reason !== undefined) {
+    repo.log.warn(`locks at storage ${repo.storages.nameOf(storage)} stay due: ${reason}`);
+  }
 }

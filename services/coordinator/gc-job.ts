@@ -54,6 +54,8 @@ export interface GcStorage {
   readonly deleteFailed: number;
   /** What is to be deleted once its lock has run out; left out where nothing is. */
   readonly waiting?: WaitingTrash;
+  /** Objects whose locks were extended; left out where none were. */
+  readonly extended?: number;
   /** What could not be done there, as sentences. */
   readonly reasons: readonly string[];
   /** The storage and the metadata do not know each other: nothing was changed there. */
@@ -193,6 +195,7 @@ class TendedStorage {
   #owed = 0;
   #deleted = 0;
   #deleteFailed = 0;
+  #extended = 0;
   #waiting: WaitingTrash | undefined;
   #refused: AshlarError | undefined;
 
@@ -235,11 +238,19 @@ class TendedStorage {
 
   async clean(): Promise<void> {
     const { upkeep, repo } = this.#context;
+    const { signal } = this.#options;
     if (this.#options.sweep === true) {
       const swept = await upkeep.sweep(this.#storage, this.#watched("sweeping"));
       this.#orphans = swept.orphans;
       if (swept.reason !== undefined) this.#reasons.add(swept.reason);
     }
+    // After collecting: what nothing needs any more is not extended.
+    const { extended, reason } = await upkeep.extendLocks(
+      this.#storage,
+      signal === undefined ? {} : { signal },
+    );
+    this.#extended += extended;
+    if (reason !== undefined) this.#reasons.add(reason);
     if (await hasDueTrash(repo.kv, this.#storage, repo.clock.now())) await this.#delete();
     const waiting = await measureWaiting(repo.kv, this.#storage);
     this.#waiting = waiting.objects > 0 ? waiting : undefined;
@@ -270,6 +281,7 @@ class TendedStorage {
       owed: this.#owed,
       deleted: this.#deleted,
       deleteFailed: this.#deleteFailed,
+      ...(this.#extended === 0 ? {} : { extended: this.#extended }),
       ...(this.#waiting === undefined ? {} : { waiting: this.#waiting }),
       reasons: [...this.#reasons],
       refused: this.#refused,

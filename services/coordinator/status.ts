@@ -5,6 +5,7 @@ import { keyAfter, range, type KeyRange } from "#lib/repository/keyspace.ts";
 import { readEpoch } from "#lib/repository/ledger.ts";
 import type { SessionKind, SessionRecord, StorageState } from "#lib/repository/records.ts";
 import { listSessions, type SessionEntry } from "#lib/repository/transactions/session.ts";
+import { readLockStatus, type LockStatus } from "#lib/repository/transactions/lock.ts";
 import { measureWaiting, type WaitingTrash } from "#lib/repository/transactions/locked-trash.ts";
 import { currentRun, listStorages } from "#lib/repository/transactions/storage.ts";
 import { listVerify } from "#lib/repository/transactions/verify.ts";
@@ -47,6 +48,8 @@ export interface StorageStatus {
   readonly trash: BoundedCount;
   /** What is to be deleted once its lock has run out. */
   readonly waiting: WaitingTrash;
+  /** Undefined where it does not lock its objects. */
+  readonly lock: LockStatus | undefined;
   /** When the copy that was verified longest ago was; undefined where there is none. */
   readonly oldestVerifiedMs: number | undefined;
   /** Number of the last run that deleted there. */
@@ -92,6 +95,7 @@ export async function readStatus(
       owedHeads: await countKeys(kv, range.owedHeads(storage)),
       trash: await countKeys(kv, range.trash(storage)),
       waiting: await measureWaiting(kv, storage),
+      lock: await readLockStatus(kv, storage),
       oldestVerifiedMs: (await listVerify(kv, storage, undefined, 1)).copies[0]?.lastMs,
       run: await currentRun(kv, storage),
     });

@@ -141,11 +141,12 @@ async function putOne(
   if (planned === undefined) return false;
   const plain = encodeHead(headOf(planned.version));
   const sealed = repo.sealer.seal({ kind: "head", id: hash, plain });
+  const putMs = repo.clock.now();
   await repo.storages.put(storage, planned.name, sealed, {
     reserve: true,
     ...(signal === undefined ? {} : { signal }),
   });
-  await confirmHead(repo.kv, storage, planned.name, headPrefix(repo.keys, uid));
+  await confirmHead(repo.kv, storage, planned.name, headPrefix(repo.keys, uid), putMs);
   return true;
 }
 

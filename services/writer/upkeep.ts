@@ -2,6 +2,7 @@
 import type { Repository } from "#lib/repository/repository.ts";
 import type { Upkeep } from "#lib/repository/upkeep.ts";
 import { runDeletions } from "./deletion-run.ts";
+import { extendLocks } from "./extend-locks.ts";
 import { fillOwed } from "./fill.ts";
 import { checkStamps, guardStorages } from "./guard.ts";
 import { putOwedHeads } from "./heads.ts";
@@ -19,6 +20,7 @@ export function createUpkeep(repo: Repository, drain: Upkeep["drain"]): Upkeep {
     checkStamps: async (storages) => (await checkStamps(repo, storages)).ok,
     fill: (storage, options) => fillOwed(repo, storage, options),
     runDeletions: (storage, options) => runDeletions(repo, storage, options),
+    extendLocks: (storage, options) => extendLocks(repo, storage, options),
     scrub: (options) => scrub(repo, options),
     sweep: (storage, options) => sweepStorage(repo, storage, options),
     drain,

@@ -49,7 +49,7 @@ async function putHead(world: ProtocolWorld, uid: VersionUid, storage: StorageId
   const name = (revision: number): string => `${headPrefix(uid)}${revision}.${storage}`;
   const planned = await planHead(world.kv, storage, uid, ({ revision }) => name(revision));
   assert.ok(planned !== undefined, "a head is owed");
-  await confirmHead(world.kv, storage, planned.name, headPrefix(uid));
+  await confirmHead(world.kv, storage, planned.name, headPrefix(uid), 0);
 }
 
 const narrow = (world: ProtocolWorld, uid: VersionUid, storage: StorageId, isLost = false) =>

@@ -108,6 +108,7 @@ async function dropKeys(tx: KvTransaction, storage: StorageId): Promise<boolean>
     range.trash(storage),
     range.waiting(storage),
     range.waitingUntil(storage),
+    range.locks(storage),
     range.headsAt(storage),
     range.stamps(storage),
   ];
@@ -116,6 +117,6 @@ async function dropKeys(tx: KvTransaction, storage: StorageId): Promise<boolean>
     for (const entry of entries) tx.clear(entry.key);
     if (entries.length > 0) return true;
   }
-  tx.clear(key.run(storage));
+  for (const at of [key.run(storage), key.lockWalk(storage), key.lockKeys(storage)]) tx.clear(at);
   return false;
 }

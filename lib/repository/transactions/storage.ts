@@ -14,6 +14,7 @@ import {
   type StorageState,
   type VersionRecord,
 } from "../records.ts";
+import { lockAt, queueLock } from "../storage-lock.ts";
 import { readVersion } from "./version.ts";
 
 /** All storages that this KV knows, retired ones too. */
@@ -190,6 +191,7 @@ export function confirmHead(
   storage: StorageId,
   name: string,
   prefix: string,
+  nowMs: number,
 ): Promise<void> {
   return kv.transact(
     async (tx) => {
@@ -197,6 +199,8 @@ export function confirmHead(
       if (value === undefined) return;
       const head = decodeRecord<HeadAtRecord>(value);
       if (head.state !== "putting") return;
+      const lockMs = await lockAt(tx, storage);
+      if (lockMs !== undefined) queueLock(tx, storage, lockMs, name, nowMs);
       tx.set(key.headAt(storage, name), encodeRecord({ ...head, state: "confirmed" }));
       const version = await readVersion(tx, head.uid);
       if (version?.revision === head.revision) tx.clear(key.owedHead(storage, head.uid));

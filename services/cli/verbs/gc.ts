@@ -123,6 +123,9 @@ function lines(engine: Engine, result: GcResult): string[] {
         each.reasons.join("; "),
       ]),
     ),
+    ...result.storages.flatMap(({ storage, extended = 0 }) =>
+      extended === 0 ? [] : [`${engine.nameOf(storage)}: ${extended} locks were extended`],
+    ),
     ...result.storages.flatMap(({ storage, waiting }) =>
       waitingLines(engine.nameOf(storage), waiting),
     ),

@@ -6,6 +6,7 @@ import {
   type BoundedCount,
   type RepositoryStatus,
   type SessionStatus,
+  type StorageStatus,
 } from "#services/coordinator/status.ts";
 import { formatFields, formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
@@ -21,6 +22,9 @@ it. Trash is deleted by \`ashlar gc\`, what is locked at its storage once it is 
 Examples:
   ashlar status
   ashlar status --json`;
+
+/** Locks that are extended so much of a period late are told: a quarter is left when they are due. */
+const LATE_SHARE = 8;
 
 /** Adds the verb. */
 export function addStatus(program: Command, act: Act): void {
@@ -53,8 +57,12 @@ function document(status: RepositoryStatus): object {
       started: date(startedMs),
       heartbeat: date(heartbeatMs),
     })),
-    storages: status.storages.map(({ oldestVerifiedMs, waiting, ...storage }) => ({
+    storages: status.storages.map(({ oldestVerifiedMs, waiting, lock, ...storage }) => ({
       ...storage,
+      lock:
+        lock === undefined
+          ? null
+          : { lockMs: lock.lockMs, due: date(lock.firstDueMs), takingIn: lock.isTakingIn },
       waiting: waitingDocument(waiting),
       oldestVerified: date(oldestVerifiedMs),
     })),
@@ -73,6 +81,7 @@ function lines(status: RepositoryStatus, nowMs: number): string[] {
     "",
     ...storageLines(status),
     ...status.storages.flatMap(({ name, waiting }) => waitingLines(name, waiting)),
+    ...status.storages.flatMap((storage) => lockLines(storage, nowMs)),
     "",
     ...formatFields([
       ["unreferenced", count(status.unreferenced)],
@@ -84,6 +93,21 @@ function lines(status: RepositoryStatus, nowMs: number): string[] {
       ),
     ]),
   ];
+}
+
+/** Where locks are not extended in time. */
+function lockLines({ name, lock }: StorageStatus, nowMs: number): string[] {
+  if (lock === undefined) return [];
+  const out = lock.isTakingIn
+    ? [`${name}: what lay there before is yet to be locked: \`ashlar gc\` does that`]
+    : [];
+  const lateMs = nowMs - (lock.firstDueMs ?? nowMs);
+  if (lateMs > lock.lockMs / LATE_SHARE) {
+    out.push(
+      `${name}: locks should have been extended ${formatDuration(lateMs)} ago: run \`ashlar gc\``,
+    );
+  }
+  return out;
 }
 
 function sessionLines(status: RepositoryStatus, nowMs: number): string[] {

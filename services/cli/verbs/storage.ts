@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
-import { formatSize } from "#lib/core/size.ts";
+import { formatDuration, formatSize } from "#lib/core/size.ts";
 import { listVerify } from "#lib/repository/transactions/verify.ts";
 import { ObjectFolder } from "#proto/object-names.ts";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
@@ -23,7 +23,17 @@ interface ListedStorage {
   readonly url: string | null;
   readonly available: boolean;
   readonly reason: string | null;
+  /** For how long its objects are locked, in ms. */
+  readonly lockMs: number | null;
 }
+
+const LS_HELP = `
+A storage locks its objects where its option objectLockMode says so: with governance, whoever has a special
+permission can delete them nevertheless; with compliance nobody can (docs/storages.md).
+
+Examples:
+  ashlar storage ls
+  ashlar storage ls --json`;
 
 /** Adds the verbs. */
 export function addStorage(program: Command, act: Act): void {
@@ -43,7 +53,7 @@ export function addStorage(program: Command, act: Act): void {
     .description(
       "Lists the storages of the repository and of the configuration, and whether they are there.",
     )
-    .addHelpText("after", "\nExamples:\n  ashlar storage ls\n  ashlar storage ls --json")
+    .addHelpText("after", LS_HELP)
     .action(
       act(async (context) => {
         await withEngine(context, async (engine) => {
@@ -192,6 +202,7 @@ async function listStorages(engine: Engine): Promise<ListedStorage[]> {
       url: attached === undefined ? null : (urls.get(attached.name) ?? null),
       available: reason === null,
       reason,
+      lockMs: record.lockMs ?? null,
     };
   });
   const missing = unknown.map(({ name, url }): ListedStorage => ({
@@ -202,6 +213,7 @@ async function listStorages(engine: Engine): Promise<ListedStorage[]> {
     url,
     available: false,
     reason: `\`ashlar storage add ${name}\` adds it`,
+    lockMs: null,
   }));
   return [...known, ...missing];
 }
@@ -214,6 +226,7 @@ function storageTable(storages: readonly ListedStorage[]): string[] {
       { head: "site" },
       { head: "state" },
       { head: "there" },
+      { head: "locks for" },
       { head: "url" },
       { head: "" },
     ],
@@ -223,6 +236,7 @@ function storageTable(storages: readonly ListedStorage[]): string[] {
       each.site ?? "",
       each.state,
       each.available ? "yes" : "no",
+      each.lockMs === null ? "" : formatDuration(each.lockMs),
       each.url ?? "",
       each.reason ?? "",
     ]),

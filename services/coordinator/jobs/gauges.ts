@@ -1,6 +1,7 @@
 // What a coordinator tells of the whole repository, so that somebody is woken before it is too late: jobs that wait, what storages
 // are owed, and how old the last good backup of each volume is.
 import type { Clock } from "#lib/ports/clock.ts";
+import { readLockStatus } from "#lib/repository/transactions/lock.ts";
 import { measureWaiting } from "#lib/repository/transactions/locked-trash.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { listOpenJobs } from "#lib/repository/transactions/job.ts";
@@ -57,6 +58,10 @@ export async function tellGauges({ repo }: CoordinatorContext): Promise<void> {
     const { objects, bytes } = await measureWaiting(kv, storage);
     telemetry.gauge("ashlar.waiting.objects", objects, { storage: record.name });
     telemetry.gauge("ashlar.waiting.bytes", bytes, { storage: record.name });
+    const lock = await readLockStatus(kv, storage);
+    if (lock?.firstDueMs !== undefined) {
+      telemetry.gauge("ashlar.locks.due", lock.firstDueMs / 1000, { storage: record.name });
+    }
     const [oldest] = (await listVerify(kv, storage, undefined, 1)).copies;
     if (oldest === undefined) continue;
     telemetry.gauge("ashlar.storage.verified_since", oldest.lastMs / 1000, {
