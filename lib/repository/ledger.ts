@@ -18,7 +18,7 @@ import {
   type Copy,
 } from "./block-record.ts";
 import { key, objectName, range } from "./keyspace.ts";
-import { lockAt, queueLock, rememberLock } from "./storage-lock.ts";
+import { lockAt, queueLock, queueLockNow, rememberLock } from "./storage-lock.ts";
 import { decodeRecord, type Policy, type SessionRecord, type StorageRecord } from "./records.ts";
 
 const EMPTY = Buffer.alloc(0);
@@ -215,7 +215,12 @@ async function saveLocks(
     if (old?.generation === generation) continue;
     const lockMs = await lockAt(tx, storage);
     if (lockMs === undefined) continue;
-    queueLock(tx, storage, lockMs, objectName(after.kind, id, generation), verifiedMs);
+    const name = objectName(after.kind, id, generation);
+    const wasBad = before?.copies.some(
+      (each) => each.state === "bad" && each.storage === storage && each.generation === generation,
+    );
+    if (wasBad === true) queueLockNow(tx, storage, name, verifiedMs);
+    else queueLock(tx, storage, lockMs, name, verifiedMs);
   }
 }
 

@@ -62,6 +62,16 @@ export async function lockAt(tx: KvReader, storage: StorageId): Promise<number |
   return known.get(tx)?.get(storage);
 }
 
+/** An object was put some time ago, and its lock may have run out: it is due now. */
+export function queueLockNow(
+  tx: KvTransaction,
+  storage: StorageId,
+  name: string,
+  nowMs: number,
+): void {
+  tx.set(key.lock(storage, nowMs, name), EMPTY);
+}
+
 /** An object was put lately, or its lock extended, at `nowMs`: it is due for the next time. */
 export function queueLock(
   tx: KvTransaction,

@@ -12,6 +12,9 @@ import {
   setStorageLock,
   settleLocks,
 } from "#lib/repository/transactions/lock.ts";
+import { placeFilled } from "#lib/repository/transactions/fill.ts";
+import { storeBlocks } from "#lib/repository/transactions/store.ts";
+import { markBad, markVerified } from "#lib/repository/transactions/verify.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { assertExact, objectsAt } from "#test/fixtures/tiny-checks.ts";
@@ -149,6 +152,34 @@ describe("extendLocks", () => {
     await extendLocks(tiny.repo, tiny.id(0));
     assert.equal(counts.get(name), 1);
     assert.equal(tiny.store(0).locks.get(name), tiny.shared.clock.now() + LOCK_MS);
+  });
+
+  it("makes due at once what an earlier try had put, and what was bad", async () => {
+    const tiny = await openLocked();
+    const { clock } = tiny.shared;
+    const session = await tiny.start();
+    const id = tiny.blockId("a");
+    const [copy] = (await session.claim("block", id, 64)) ?? [];
+    assert.ok(copy !== undefined);
+    const put = await session.put("block", id, tiny.plain("a"), [copy]);
+    // Its record comes to know of it only when the lock has run out.
+    await storeBlocks(tiny.kv, clock.now(), [{ id, ...put, done: [], pending: [copy] }]);
+    await clock.advance(LOCK_MS);
+    const filled = { ...copy, id, kind: "block" as const, storedBytes: 1 };
+    assert.equal(await placeFilled(tiny.kv, clock.now(), { ...filled, wasThere: true }), "placed");
+    const dueNow = async (): Promise<string[]> => {
+      const { due } = await listDueLocks(tiny.kv, tiny.id(0), clock.now(), undefined);
+      return due.map(({ name }) => name);
+    };
+    const name = await tiny.nameAt(id, 0);
+    assert.deepEqual(await dueNow(), [name]);
+    await session.bringNode(0, 0, [id]);
+    await extendLocks(tiny.repo, tiny.id(0));
+    assert.equal(tiny.store(0).locks.get(name), clock.now() + LOCK_MS);
+    assert.deepEqual(await dueNow(), []);
+    await markBad(tiny.kv, tiny.repo.random, { id, ...copy });
+    await markVerified(tiny.kv, clock.now(), { id, ...copy });
+    assert.deepEqual(await dueNow(), [name]);
   });
 
   it("extends once more where it died before that was noted, and has lost nothing", async () => {

@@ -218,7 +218,7 @@ class FillJob {
       async ([verdict]) => {
         if (verdict?.kind === "away") this.#stopped = verdict.error;
         if (verdict?.kind !== "good") return this.#stopped !== undefined;
-        await this.#place(target, verdict.sealed.length);
+        await this.#place(target, verdict.sealed.length, true);
         return true;
       },
       this.#options.signal,
@@ -266,12 +266,12 @@ class FillJob {
       this.#stopped ??= asAway(error);
       return;
     }
-    await this.#place(target, sealed.length);
+    await this.#place(target, sealed.length, false);
   }
 
-  async #place(target: ObjectCopy, storedBytes: number): Promise<void> {
+  async #place(target: ObjectCopy, storedBytes: number, wasThere: boolean): Promise<void> {
     const { id, kind, generation } = target;
-    const copy = { id, kind, storage: this.#storage, generation, storedBytes };
+    const copy = { id, kind, storage: this.#storage, generation, storedBytes, wasThere };
     const outcome = await placeFilled(this.#repo.kv, this.#repo.clock.now(), copy);
     if (outcome !== "placed") return;
     this.#moved = true;

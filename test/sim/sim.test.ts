@@ -15,6 +15,7 @@ const SET: readonly Task[] = [
   ...seedsOf("deaths", 12),
   ...seedsOf("damage", 12),
   ...seedsOf("sites", 12),
+  ...seedsOf("locked", 12),
   ...seedsOf("disaster", 16),
   ...seedsOf("faults", 16),
   ...seedsOf("full", 12),

@@ -18,6 +18,7 @@ import {
   withCopy,
   withPlaced,
 } from "../ledger.ts";
+import { lockAt, queueLockNow } from "../storage-lock.ts";
 
 /** What became of a filled copy. */
 export type FillOutcome =
@@ -34,6 +35,8 @@ export interface FilledCopy {
   readonly storage: StorageId;
   readonly generation: Generation;
   readonly storedBytes: number;
+  /** An earlier try had left it there: its lock is that try's. */
+  readonly wasThere?: boolean;
 }
 
 /** Places a copy whose object is durable and verified. Lands twice without harm. */
@@ -54,6 +57,9 @@ export function placeFilled(kv: Kv, nowMs: number, copy: FilledCopy): Promise<Fi
       if (kind === "node" && !(await relyOnChildren(tx, id, storage))) return "children";
       const after = withPlaced(before, storage, generation, nowMs);
       await saveBlock(tx, id, before, { ...after, storedBytes: copy.storedBytes });
+      if (copy.wasThere === true && (await lockAt(tx, storage)) !== undefined) {
+        queueLockNow(tx, storage, objectName(kind, id, generation), nowMs);
+      }
       return "placed";
     },
     { durable: false, label: "fill" },

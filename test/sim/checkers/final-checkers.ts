@@ -1,5 +1,6 @@
 // What must hold once everything has healed and drained: I4, I6, I7, marks, and that nothing is left open.
 import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
+import { isLeaving } from "#lib/repository/block-record.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
@@ -15,6 +16,7 @@ import { restoreAndCompare } from "../workload/operations.ts";
 /** Checks a world at rest. */
 export async function checkConverged(world: World): Promise<void> {
   for (const storage of world.storages) checkObjects(world, storage);
+  for (const storage of world.storages) checkLocks(world, storage);
   checkAskedFor(world);
   checkForgotten(world);
   checkMarks(world);
@@ -112,6 +114,31 @@ function checkAskedFor({ mirror, storages }: World): void {
 function splitOnce(text: string): [string, string] {
   const at = text.indexOf("/");
   return [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** The round of upkeep that has just ended has extended what was due; the rest had a quarter of a period left. */
+function checkLocks(world: World, storage: SimStorage): void {
+  const { lockMs, locks } = storage;
+  if (lockMs === undefined || world.mirror.storages.get(storage.id)?.lockMs === undefined) return;
+  const leastMs = world.wallMs() + lockMs / 8;
+  const demandLock = (name: string): void =>
+    demand(
+      (locks.get(name) ?? 0) >= leastMs,
+      "locks",
+      () => `${name} at ${storage.name} is locked until ${locks.get(name)}, now is ${leastMs}`,
+    );
+  for (const [id, { kind, copies, condemnedEpoch }] of world.mirror.blocks) {
+    const isReferenced = (world.mirror.references.get(id)?.size ?? 0) > 0;
+    if (!isReferenced || condemnedEpoch !== undefined) continue;
+    for (const copy of copies) {
+      if (copy.storage !== storage.id || copy.state !== "placed" || isLeaving(copy)) continue;
+      demandLock(objectName(kind, id, copy.generation));
+    }
+  }
+  for (const [at, { state }] of world.mirror.heads) {
+    const [id, name] = splitOnce(at);
+    if (id === storage.id && state === "confirmed") demandLock(name);
+  }
 }
 
 /** Damaged exactly where there is no good copy, or a child is marked; invalid exactly where the root is. */

@@ -57,6 +57,7 @@ const QUEUES: Readonly<Record<string, string>> = {
   "u/": "unreferenced",
   "x/": "condemned",
   "t/": "trash",
+  "tw/": "locked trash",
   "o/": "owed copies",
   "oh/": "owed heads",
   "k/": "re-checks",

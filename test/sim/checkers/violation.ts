@@ -12,6 +12,8 @@ export type Invariant =
   | "I8"
   /** Marks of damage are as the copies say. */
   | "marks"
+  /** What is needed is locked, where storages lock. */
+  | "locks"
   /** Jobs end, queues empty, nothing is left open. */
   | "progress"
   /** An actor met a broken assertion, or an error of a kind that nobody may cause. */

@@ -40,6 +40,8 @@ class Bench {
       name: "s",
       lagging: false,
       unreliable: true,
+      lockMs: undefined,
+      wallMs: () => 0,
     });
   }
 

@@ -2,9 +2,15 @@
 // the effect. What a process has sent takes effect also when the process dies meanwhile.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import { blobExists, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
+import { blobExists, blobLocked, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
 import { checkBlobName, checkBlobPrefix } from "#lib/drivers/blob-name.ts";
-import type { BlobEntry, BlobStore, GetOptions, PutOptions } from "#lib/ports/blob-store.ts";
+import type {
+  BlobEntry,
+  BlobLocking,
+  BlobStore,
+  GetOptions,
+  PutOptions,
+} from "#lib/ports/blob-store.ts";
 import type { FaultPlan } from "./faults.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { SimProcess } from "./sim-process.ts";
@@ -23,6 +29,10 @@ export interface SimStorageOptions {
   readonly lagging: boolean;
   /** Only such storages lose, corrupt and truncate objects. */
   readonly unreliable: boolean;
+  /** It locks objects for so long; undefined where it does not. */
+  readonly lockMs: number | undefined;
+  /** Its own clock, in ms since 1970. */
+  readonly wallMs: () => number;
 }
 
 /** How late an effect lands after its caller has given up, in ms. */
@@ -41,6 +51,9 @@ export class SimStorage {
   readonly objects = new Map<string, Buffer>();
   /** Objects that a fault has touched: what may be missing or wrong here. */
   readonly harmed = new Set<string>();
+  readonly lockMs: number | undefined;
+  /** Until when objects are locked, in ms since 1970. */
+  readonly locks = new Map<string, number>();
   away = false;
   capacityBytes = Infinity;
   usedBytes = 0;
@@ -48,6 +61,7 @@ export class SimStorage {
   readonly #scheduler: Scheduler;
   readonly #faults: FaultPlan;
   readonly #watch: StorageWatcher;
+  readonly #wallMs: () => number;
 
   constructor(
     scheduler: Scheduler,
@@ -59,6 +73,8 @@ export class SimStorage {
     this.name = options.name;
     this.lagging = options.lagging;
     this.unreliable = options.unreliable;
+    this.lockMs = options.lockMs;
+    this.#wallMs = options.wallMs;
     this.#scheduler = scheduler;
     this.#faults = faults;
     this.#watch = watch;
@@ -69,13 +85,17 @@ export class SimStorage {
     return {
       capabilities: { createOnly: true, consistentListing: !this.lagging },
       location: `sim:${this.name}`,
+      ...(this.lockMs === undefined ? {} : { locking: this.#locking(process, this.lockMs) }),
       put: (name, bytes, options) => {
         checkBlobName(name);
         // The caller may use its memory again once it has its answer, and an effect may land after that.
         const object = Buffer.from(bytes);
-        return this.#run(process, `put ${name}`, true, options.signal, (lost) =>
-          this.#put(name, object, options, lost),
-        );
+        // By the clock of whoever puts it, as S3 does it.
+        const untilMs = process.clock.now() + (this.lockMs ?? 0);
+        return this.#run(process, `put ${name}`, true, options.signal, (lost) => {
+          this.#put(name, object, options, lost);
+          if (this.objects.has(name) && options.unlocked !== true) this.#lock(name, untilMs);
+        });
       },
       get: async (name, options = {}) => {
         checkBlobName(name);
@@ -96,6 +116,37 @@ export class SimStorage {
       check: () => this.#run(process, "check", false, undefined, () => undefined),
       close: () => Promise.resolve(),
     };
+  }
+
+  #locking(process: SimProcess, periodMs: number): BlobLocking {
+    const extendOne = (name: string, untilMs: number): Promise<void> =>
+      this.#run(process, `extend ${name}`, true, undefined, () => {
+        this.#get(name);
+        this.#lock(name, untilMs);
+      });
+    return {
+      periodMs,
+      extend: async (names, untilMs) => {
+        const failures = new Map<string, Error>();
+        await Promise.all(
+          names.map((name) =>
+            extendOne(name, untilMs).catch((error: unknown) => failures.set(name, error as Error)),
+          ),
+        );
+        return failures;
+      },
+      extendMarker: () => this.#run(process, "extend", true, undefined, () => undefined),
+    };
+  }
+
+  #lock(name: string, untilMs: number): void {
+    this.locks.set(name, Math.max(untilMs, this.locks.get(name) ?? 0));
+  }
+
+  #requireUnlocked(name: string): void {
+    const untilMs = this.locks.get(name) ?? 0;
+    if (this.lockMs === undefined || this.#wallMs() >= untilMs) return;
+    throw blobLocked(this.name, name, { untilMs, sizeBytes: this.objects.get(name)?.length ?? 0 });
   }
 
   /** Damages, takes away or puts back an object, as a fault. */
@@ -168,6 +219,7 @@ export class SimStorage {
         try {
           await this.#run(process, `delete ${name}`, true, undefined, (lost) => {
             if (lost || !this.objects.has(name)) return;
+            this.#requireUnlocked(name);
             this.#watch.deleted(this, name);
             this.#store(name, undefined);
           });

@@ -50,7 +50,7 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
     step: "2 Store",
     breaks: ["I3"],
     scenario: "faults",
-    seeds: { from: 100, count: 12 },
+    seeds: { from: 20, count: 12 },
     file: "lib/repository/transactions/store.ts",
     find: 'copy?.state === "coming" && copy.generation === generation) {',
     replace: 'copy?.state === "coming") {',
@@ -93,9 +93,10 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
   {
     name: "a committed node is not held",
     step: "3 Commit",
-    breaks: ["I2"],
+    // Or it waits for ever to leave a storage.
+    breaks: ["I2", "progress"],
     scenario: "faults",
-    seeds: { from: 13, count: 25 },
+    seeds: { from: 18, count: 25 },
     file: "lib/repository/transactions/commit-node.ts",
     find: `      await moveHold(tx, request, node.level);
 `,
@@ -131,5 +132,16 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
     file: "services/reader/backup.ts",
     find: "const sizeBytes = source.sizeBytes as number;",
     replace: "const sizeBytes = (source.sizeBytes as number) - request.blockBytes;",
+  },
+  {
+    name: "what turns placed is not queued for its lock",
+    step: "2 Store",
+    breaks: ["locks"],
+    scenario: "locked",
+    seeds: { from: 1, count: 12 },
+    file: "lib/repository/ledger.ts",
+    find: `  if (after !== undefined) await saveLocks(tx, id, before, after);
+`,
+    replace: "",
   },
 ];

@@ -267,10 +267,36 @@ const DISASTER: Scenario = {
   shape: (random) => drawShape(random, {}, Infinity),
 };
 
+/** Minutes: so a lock runs out, or is extended, many times in a run. */
+const LOCK_MS = 240_000;
+
+const LOCKED: Scenario = {
+  name: "locked",
+  about: "storages lock their objects: what is needed stays locked, what is removed waits",
+  operations: 80,
+  faultsMin: { fired: 5, kinds: 3 },
+  disasterShare: 0,
+  weights: {
+    backup: 10,
+    "backup-snapshot": 3,
+    "backup-with-hints": 3,
+    change: 8,
+    restore: 3,
+    remove: 10,
+    gc: 14,
+    "gc-sweep": 3,
+    "gc-abandon": 1,
+    scrub: 1,
+    replicate: 2,
+    label: 4,
+    widen: 2,
+  },
+  shape: (random) => ({ ...drawShape(random, MOVING, 2000), lockMs: LOCK_MS }),
+};
+
 /** All scenarios by name. */
 export const SCENARIOS: ReadonlyMap<string, Scenario> = new Map(
-  [BASIC, FAULTS_ONLY, FULL, COLLECTION, DEATHS, DAMAGE, SITES, DISASTER].map((scenario) => [
-    scenario.name,
-    scenario,
-  ]),
+  [BASIC, FAULTS_ONLY, FULL, COLLECTION, DEATHS, DAMAGE, SITES, LOCKED, DISASTER].map(
+    (scenario) => [scenario.name, scenario],
+  ),
 );

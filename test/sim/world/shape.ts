@@ -11,6 +11,8 @@ export interface WorldShape {
   readonly reliableStorages: number;
   /** Index of a storage whose listings lag; undefined where there is none. */
   readonly laggingStorage: number | undefined;
+  /** The storages lock their objects for so long; undefined where they do not. */
+  readonly lockMs?: number | undefined;
   readonly volumes: number;
   /** Operators who work at the same time. */
   readonly operators: number;

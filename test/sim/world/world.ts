@@ -107,6 +107,8 @@ export class World {
           name: `s${index}`,
           lagging: index === shape.laggingStorage,
           unreliable: index >= shape.reliableStorages,
+          lockMs: shape.lockMs,
+          wallMs: () => this.wallMs(),
         }),
       );
     }
