@@ -2,7 +2,7 @@
 // to a storage brings it in line before his first other put, and again before he puts anything sealed under a repository key that
 // came later: so whatever lies on a storage, the key objects that open it lie there, too.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { BlobStore } from "#lib/ports/blob-store.ts";
+import { lockOf, type BlobStore } from "#lib/ports/blob-store.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import type { Log } from "#lib/ports/log.ts";
 import {
@@ -29,11 +29,12 @@ const ROUNDS_MAX = 5;
  * Puts the key objects that a storage lacks or has otherwise, and deletes those of removed access keys. Refused, before
  * anything is changed, where the storage has newer ones than the metadata.
  * @param options.isRebuild the metadata have taken from the storages what is newer there
+ * @param options.unlocked the storage may yet be taken back: nothing is put there that it locks
  */
 export async function bringInLine(
   store: BlobStore,
   set: AccessKeySet,
-  options: { readonly isRebuild?: boolean } = {},
+  options: { readonly isRebuild?: boolean; readonly unlocked?: boolean } = {},
 ): Promise<KeyFolderChanges> {
   const there = await readKeyFolder(store);
   if (options.isRebuild !== true) refuseNewer(store, set, there);
@@ -46,13 +47,17 @@ export async function bringInLine(
     if (record.object === undefined) {
       if (found !== undefined) gone.push(name);
     } else if (found === undefined || !record.object.equals(found)) {
-      await store.put(name, record.object, { mode: "replace", reserve: true });
+      const { unlocked = false } = options;
+      await store.put(name, record.object, { mode: "replace", reserve: true, unlocked });
       put.push(name);
     }
   }
   if (gone.length > 0) {
-    const [failure] = (await store.delete(gone)).values();
-    if (failure !== undefined) throw failure;
+    for (const [name, failure] of await store.delete(gone)) {
+      // A storage with object lock keeps it until its lock runs out; whoever is here then deletes it.
+      if (lockOf(failure) === undefined) throw failure;
+      gone.splice(gone.indexOf(name), 1);
+    }
   }
   return { put, deleted: gone, unknown: [...there.keys()] };
 }
@@ -153,6 +158,7 @@ export class KeyFolders {
     return {
       capabilities: store.capabilities,
       location: store.location,
+      ...(store.locking === undefined ? {} : { locking: store.locking }),
       put: async (object, bytes, options) => {
         if (isBehind() && !object.startsWith(ObjectFolder.keys)) await keepUp();
         await store.put(object, bytes, options);

@@ -43,7 +43,8 @@ export async function introduceStorage(to: Introduction, storage: NewStorage): P
   });
   const sealed = to.sealer.seal({ kind: "stamp", id: stampObjectId(stampRandom), plain });
   // After sealing: whatever repository key that was under, its key objects are there before it.
-  await bringInLine(store, await requireAccessKeys(kv));
+  // What a storage locks could not be taken back with it: the first run that extends locks makes up for that.
+  await bringInLine(store, await requireAccessKeys(kv), { unlocked: true });
   await store.put(stampName, sealed, { mode: "create", reserve: true, unlocked: true });
   await confirmStamp(kv, id, stampName);
   const lock = store.locking === undefined ? {} : { lockMs: store.locking.periodMs };
