@@ -94,6 +94,7 @@ export class Keyring {
       openInto: (object, out, offset) => this.#sealer.openInto(object, out, offset),
       verify: (object) => this.#sealer.verify(object),
       open: (object) => this.#sealer.open(object),
+      renew: (sealed) => this.#sealer.renew(sealed),
     };
     const { log } = repository.ports;
     this.#compute = createSwitchingCompute(compute, () => this.refresh(), log);

@@ -310,6 +310,10 @@ for (const scheme of SCHEMES) {
           assert.deepEqual(sealed.subarray(0, 56), before.subarray(0, 56));
           assert.notDeepEqual(rewrap(object.sealed, rotated), sealed);
           assert.equal(checkOf(sealed, object.id, object.kind), "key");
+          const renewed = sealer.renew(object.sealed);
+          assert.ok(renewed !== undefined);
+          assert.deepEqual(sealer.open({ ...object, sealed: renewed }), TEXT);
+          assert.equal(sealer.renew(renewed), undefined, "it is under the active key");
           // And back: a repository key that is retired once more.
           assert.deepEqual(sealer.open({ ...object, sealed: rewrap(sealed, rotated) }), TEXT);
         }
@@ -330,6 +334,9 @@ for (const scheme of SCHEMES) {
       }
       const stranger = createRepositoryKeys({ hash: "blake3", compression: "none" });
       assert.equal(failure(() => rewrap(TEXT_SEALED, stranger)).details["check"], "key");
+      for (const keys of [stranger, writeOnlyKeys(rotateKeys(KEYS, "x25519"))]) {
+        assert.equal(createSealer(keys, { compression: "none" }).renew(TEXT_SEALED), undefined);
+      }
     });
 
     it("makes nothing whole that was not: an edited payload shows when it is opened", () => {

@@ -30,7 +30,7 @@ import { createCompressor, decompressInto } from "./compression.ts";
 import { freeMemory } from "./free-memory.ts";
 import { asBuffer, createHasher, type Hasher } from "./hashing.ts";
 import { createKeyUnwrapper, createKeyWrapper, type KeyWrapper } from "./key-wrap.ts";
-import type { RepositoryKeys } from "./keys.ts";
+import { secretOf, type RepositoryKeys } from "./keys.ts";
 import {
   checksum,
   damaged,
@@ -68,6 +68,11 @@ export interface Sealer {
   verify(object: ObjectIdentity & { readonly sealed: Uint8Array }): void;
   /** The plaintext in memory of its own. */
   open(object: ObjectIdentity & { readonly sealed: Uint8Array }): Buffer;
+  /**
+   * A whole object, with the same content, wrapped under the active repository key. Undefined for one that is so already, or whose
+   * repository key is not at hand.
+   */
+  renew(sealed: Uint8Array): Buffer | undefined;
 }
 
 /** How objects are sealed. */
@@ -94,6 +99,8 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
   const unwrapper = createKeyUnwrapper(keys);
   const contentAt = payloadAt(wrapper.scheme);
   const randomness = createRandomness();
+  const active = keys.repositoryKeys.get(keys.activeKeyId);
+  let rewrapNow: ReturnType<typeof createRewrap> | undefined;
 
   const sealInto: Sealer["sealInto"] = (object, out, offset = 0) => {
     assert(
@@ -154,6 +161,12 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
       const out = Buffer.allocUnsafeSlow(parts.header.plainBytes);
       openParts(object, parts, out);
       return out;
+    },
+    renew(sealed) {
+      const key = keys.repositoryKeys.get(repositoryKeyOf(sealed));
+      if (key === active || key === undefined || secretOf(key) === undefined) return undefined;
+      rewrapNow ??= createRewrap(keys);
+      return rewrapNow(sealed);
     },
   };
 }
