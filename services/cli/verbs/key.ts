@@ -162,7 +162,7 @@ function addRotate(key: Command, act: Act): void {
     )
     .addHelpText(
       "after",
-      "\nAll access keys stay as they are; nobody needs a new key file or passphrase. Running processes change over within\nhalf a minute. What is stored already stays under the retired key, which is kept.\n\nProcesses of the first release must be stopped: they do not know the new key, and would take what is sealed under it\nfor damaged.\n\nExamples:\n  ashlar key rotate\n  ashlar key rotate --repository-key x25519",
+      "\nAll access keys stay as they are; nobody needs a new key file or passphrase. Running processes change over within\nhalf a minute. What is stored already is wrapped anew, and replaced, by `ashlar scrub --deep` as it comes to it; the retired\nkey is kept.\n\nProcesses of the first release must be stopped: they do not know the new key, and would take what is sealed under it\nfor damaged.\n\nExamples:\n  ashlar key rotate\n  ashlar key rotate --repository-key x25519",
     )
     .action(
       act(async (context, options: { readonly repositoryKey?: WrapScheme }) => {
@@ -174,7 +174,7 @@ function addRotate(key: Command, act: Act): void {
           ]);
           warnOfStorages(context, rotation.storages);
           context.output.stderrLine(
-            "What is stored already stays sealed under the retired key: nothing wraps it anew yet.",
+            "What is stored already stays under the retired key until `ashlar scrub --deep` has read it, which wraps it anew.",
           );
         });
       }),
