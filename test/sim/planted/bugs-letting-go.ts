@@ -63,7 +63,7 @@ export const BUGS_OF_LETTING_GO: readonly PlantedBug[] = [
     step: "5 Collect",
     breaks: ["I8"],
     scenario: "collection",
-    seeds: { from: 68, count: 12 },
+    seeds: { from: 90, count: 12 },
     file: "lib/repository/transactions/collect.ts",
     find: "return lowest;",
     replace: "return lowest + 1;",

@@ -10,7 +10,7 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
     step: "7 Replicate",
     breaks: ["progress"],
     scenario: "sites",
-    seeds: { from: 1, count: 25 },
+    seeds: { from: 14, count: 25 },
     file: "lib/repository/transactions/policy.ts",
     find: `        if (after !== root) await saveBlock(tx, version.root, root, after);
 `,
