@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ErrorCode } from "#lib/core/errors.ts";
 import { openMemoryBlobStore, type BlobFault } from "#lib/drivers/memory/memory-blob-store.ts";
+import { virtualClock } from "#lib/drivers/memory/virtual-clock.ts";
 import { openMemoryKv } from "#lib/drivers/memory/memory-kv.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import { createKeyFile } from "#lib/repository/key-file.ts";
@@ -83,6 +84,22 @@ describe("the folder keys/ of a storage", () => {
       [one.name, "keys/00000000000000ff", "keys/no-name-of-ours"].toSorted(),
     );
     assert.deepEqual((await bringInLine(store, set)).deleted, []);
+  });
+
+  it("keeps what was removed for as long as it is locked there", async () => {
+    const [one, two] = [await make(), await make(OTHER)];
+    const { kv, folders } = await world(one, two);
+    const clock = virtualClock();
+    const store = openMemoryBlobStore({ lock: { periodMs: 1000, clock } });
+    await bringInLine(store, await readAccessKeys(kv));
+    const { locking } = folders.guard(store, "main");
+    assert.ok(locking !== undefined, "what guards it hides nothing of it");
+    assert.equal((await locking.extend([one.name, two.name], clock.now() + 1000)).size, 0);
+    const set = await remove(kv, two);
+    assert.deepEqual((await bringInLine(store, set)).deleted, []);
+    assert.ok(store.objects.has(two.name));
+    await clock.advance(1000);
+    assert.deepEqual((await bringInLine(store, set)).deleted, [two.name]);
   });
 
   it("is never put back to older keys: metadata from a backup are refused, and nothing is changed", async () => {

@@ -12,6 +12,7 @@ import {
   setStorageLock,
   settleLocks,
 } from "#lib/repository/transactions/lock.ts";
+import { adoptAccessKeys } from "#lib/repository/transactions/access-keys.ts";
 import { placeFilled } from "#lib/repository/transactions/fill.ts";
 import { storeBlocks } from "#lib/repository/transactions/store.ts";
 import { markBad, markVerified } from "#lib/repository/transactions/verify.ts";
@@ -134,6 +135,22 @@ describe("extendLocks", () => {
     await collectGarbage(tiny.context);
     assert.deepEqual(objectsAt(tiny, 0), [KEY_NAME]);
     assert.deepEqual(await queued(tiny), []);
+  });
+
+  it("extends the keys, but for those that were removed", async () => {
+    const tiny = await openLocked();
+    const [name, removed] = [KEY_NAME, "keys/00000000000000ff"];
+    const record = { label: "", capability: "full", createdMs: 1 } as const;
+    const object = Buffer.from("key");
+    await adoptAccessKeys(tiny.kv, [
+      { accessId: name.slice(5), record: { ...record, object } },
+      { accessId: removed.slice(5), record: { ...record, object: undefined, removedMs: 2 } },
+    ]);
+    await tiny.store(0).put(removed, object, { mode: "create", unlocked: true });
+    await tiny.shared.clock.advance(LOCK_MS / 2);
+    const counts = countExtensions(tiny.store(0));
+    await extendLocks(tiny.repo, tiny.id(0));
+    assert.deepEqual([counts.get(name), counts.get(removed)], [1, undefined]);
   });
 
   it("takes up again what nothing needed for a while", async () => {

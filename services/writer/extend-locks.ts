@@ -14,6 +14,7 @@ import {
   setStorageLock,
   settleLocks,
 } from "#lib/repository/transactions/lock.ts";
+import { readAccessKeys } from "#lib/repository/transactions/access-keys.ts";
 import type { ExtendOptions, ExtensionOutcome } from "#lib/repository/upkeep.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
 import { asAway } from "./away.ts";
@@ -123,7 +124,7 @@ class Extension {
     return done;
   }
 
-  /** Keys and the marker are always needed, and are few: all of them, when there is another one, or half of a period is over. */
+  /** Keys that were not removed, and the marker, are always needed, and are few: all of them, when there is another one, or half of a period is over. */
   async #extendKeys(): Promise<void> {
     const { kv, clock, storages } = this.#repo;
     const { signal } = this.#options;
@@ -131,8 +132,15 @@ class Extension {
     const listing = storages
       .store(this.#storage)
       .list(ObjectFolder.keys, signal === undefined ? {} : { signal });
+    // One that was removed goes when its lock has run out. Metadata that have none yet tell of no removal.
+    const { version, entries } = await readAccessKeys(kv);
+    const removed = new Set(
+      entries.flatMap(({ accessId, record }) => (record.object === undefined ? [accessId] : [])),
+    );
     for await (const { name } of listing) {
-      if (parseObjectName(name)?.type === "key") names.push(name);
+      const parsed = parseObjectName(name);
+      if (parsed?.type !== "key" || (version > 0 && removed.has(parsed.accessId))) continue;
+      names.push(name);
     }
     const nowMs = clock.now();
     const { periodMs } = this.#locking;
