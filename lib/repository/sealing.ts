@@ -99,8 +99,6 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
   const unwrapper = createKeyUnwrapper(keys);
   const contentAt = payloadAt(wrapper.scheme);
   const randomness = createRandomness();
-  const active = keys.repositoryKeys.get(keys.activeKeyId);
-  let rewrapNow: ReturnType<typeof createRewrap> | undefined;
 
   const sealInto: Sealer["sealInto"] = (object, out, offset = 0) => {
     assert(
@@ -162,12 +160,20 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
       openParts(object, parts, out);
       return out;
     },
-    renew(sealed) {
-      const key = keys.repositoryKeys.get(repositoryKeyOf(sealed));
-      if (key === active || key === undefined || secretOf(key) === undefined) return undefined;
-      rewrapNow ??= createRewrap(keys);
-      return rewrapNow(sealed);
-    },
+    renew: createRenew(keys),
+  };
+}
+
+/** See {@link Sealer.renew}; what it takes is made when it is wanted, which is after a rotation. */
+function createRenew(keys: RepositoryKeys): Sealer["renew"] {
+  let rewrapNow: ReturnType<typeof createRewrap> | undefined;
+  return (sealed) => {
+    const keyId = repositoryKeyOf(sealed);
+    const key = keys.repositoryKeys.get(keyId);
+    if (keyId === keys.activeKeyId || key === undefined) return undefined;
+    if (secretOf(key) === undefined) return undefined;
+    rewrapNow ??= createRewrap(keys);
+    return rewrapNow(sealed);
   };
 }
 
