@@ -140,9 +140,7 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     sealInto,
     seal(object) {
       const out = Buffer.allocUnsafeSlow(sealedBytes(wrapper.scheme, object.plain.length));
-      const length = sealInto(object, out);
-      // A copy where much was saved, so that a small object does not keep a large buffer alive.
-      return length < out.length ? Buffer.from(out.subarray(0, length)) : out;
+      return shortened(out, sealInto(object, out));
     },
     openInto(object, out, offset = 0) {
       const parts = verifyObject(object, asBuffer(object.sealed));
@@ -162,6 +160,11 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     },
     renew: createRenew(keys),
   };
+}
+
+/** A copy where much was saved, so that a small object does not keep a large buffer alive. */
+function shortened(out: Buffer, length: number): Buffer {
+  return length < out.length ? Buffer.from(out.subarray(0, length)) : out;
 }
 
 /** See {@link Sealer.renew}; what it takes is made when it is wanted, which is after a rotation. */
