@@ -2,7 +2,8 @@
 // "Upgrading"):
 // - A new field is optional, for at least as long as a release without it may be running; receivers pass over what they do not know.
 // - A field is never taken away, renamed or given another meaning; one that is not optional is sent for ever.
-// - A new kind, or a new word of a closed set, is understood one release before anybody sends it.
+// - A new kind, or a new word of a closed set, is understood one release before anybody sends it. A kind may also go by a queue of its
+//   own, which nobody serves who does not know it, and whoever sends it does.
 // - Anything else needs subjects of another version (MESSAGE_VERSION).
 // `test/recorded/` has each kind as each release sent it; its test fails where the shapes here do not keep the rule.
 import type {
@@ -89,6 +90,7 @@ const COUNTS = fields<BackupCounts>({
 
 type BackupRequest = Requests["backup"]["request"];
 type ClaimAnswer = Requests["claim"]["reply"]["answers"][number];
+type VerifyDamage = Requests["verify"]["reply"]["damaged"][number];
 type CommitReply = Requests["commit"]["reply"];
 
 /** What each request asks. */
@@ -139,6 +141,16 @@ export const REQUEST_SHAPES: { readonly [T in RequestType]: Shape<Requests[T]["r
     ...SESSION,
     blocks: list(fields<ReadBlockMessage>({ kind: KIND, id: text, length: number })),
     storage: nullable(text),
+  }),
+  verify: fields<Requests["verify"]["request"]>({
+    scrub: text,
+    storage: text,
+    ids: bytes,
+    generations: bytes,
+    bad: flag,
+    deep: flag,
+    cycleMs: number,
+    boundMs: number,
   }),
   backup: fields<BackupRequest>({
     ...SESSION,
@@ -238,6 +250,15 @@ export const REPLY_SHAPES: { readonly [T in RequestType]: Shape<Requests[T]["rep
         }),
       }),
     ),
+  }),
+  verify: fields<Requests["verify"]["reply"]>({
+    left: list(number),
+    checked: number,
+    bytes: number,
+    restored: number,
+    damaged: list(fields<VerifyDamage>({ index: number, reason: text })),
+    away: nullable(ERROR),
+    workMs: number,
   }),
   backup: fields<Requests["backup"]["reply"]>({
     root: text,

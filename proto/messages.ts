@@ -17,8 +17,10 @@ export const queues = {
   dedup: "dedup",
   /** Blocks and nodes to put, reads. */
   writer: "writer",
-  /** Storage upkeep: heads, fills, scrubs, deletions. */
+  /** Waiting for copies that a commit wants. */
   upkeep: "upkeep",
+  /** Copies to verify, a few seconds of work in each message: what must not wait for that goes by other queues. */
+  verify: "verify",
   reader: (host: string): string => `reader.${host}`,
   /** Jobs that are submitted without waiting for an answer: JSON. */
   jobs: "jobs",
@@ -228,6 +230,43 @@ export interface Requests {
     };
     /** The payload holds the plaintexts. */
     reply: { readonly outcomes: readonly ReadOutcomeMessage[] };
+  };
+  /**
+   * A piece of a scrub: looks at copies at one storage in their order, marks what it finds, and tells it. Whoever does it, and however
+   * often, a copy that was verified in this cycle is not read again.
+   */
+  verify: {
+    request: {
+      /** The name of the scrub: random. */
+      readonly scrub: string;
+      readonly storage: string;
+      /** The copies: ids, and generations of 8 bytes each. */
+      readonly ids: Buffer;
+      readonly generations: Buffer;
+      /** They were found bad before, and are looked at once more; else one that is bad by now is only told. */
+      readonly bad: boolean;
+      /** Read and open them; else existence and size will do. */
+      readonly deep: boolean;
+      /** A copy that was verified then or later was looked at in this cycle. */
+      readonly cycleMs: number;
+      /** Nothing more is begun after so long. */
+      readonly boundMs: number;
+    };
+    reply: {
+      /** Which ones were not looked at, ascending: they are to be asked for again. */
+      readonly left: readonly number[];
+      readonly checked: number;
+      /** Sealed bytes: read, or seen. */
+      readonly bytes: number;
+      /** How many of those found bad before are good. */
+      readonly restored: number;
+      /** Missing or wrong. */
+      readonly damaged: readonly { readonly index: number; readonly reason: string }[];
+      /** Why this writer cannot use the storage. */
+      readonly away: ErrorMessage | null;
+      /** What it took, without what the request waited for. */
+      readonly workMs: number;
+    };
   };
   /** A reader reads a device and builds its tree. Answered when the root is committed. */
   backup: {

@@ -50,3 +50,6 @@ export const JOBS_WAKE_SUBJECT = "jobs.wake";
 
 /** Subject on which whoever runs a job hears that it is to be stopped. */
 export const JOBS_CANCEL_SUBJECT = "jobs.stop";
+
+/** Subject on which whoever verifies copies hears that a scrub is over, by its name: what is under way for it is for nobody. */
+export const SCRUB_OVER_SUBJECT = "scrubs.over";

@@ -1,7 +1,7 @@
 // Request and reply over a Bus that may lose, repeat, delay and reorder: requests are sent again until they are answered,
 // so every handler is idempotent; the reply to a repeated request is the same message again.
 import { createHmac } from "node:crypto";
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, asErrorCode, ErrorCode } from "#lib/core/errors.ts";
 import type { Bus, BusMessage, Payload, Subscription } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
@@ -21,6 +21,8 @@ interface Pending {
   readonly message: BusMessage;
   readonly resolve: (reply: Reply<unknown>) => void;
   readonly reject: (error: unknown) => void;
+  /** How long its answer is waited for before it is sent a second time, in ms. */
+  readonly resendMs: number;
   /** When the bus took it last; undefined while it waits for room: then nothing is lost. */
   sentAt: number | undefined;
   tries: number;
@@ -52,12 +54,19 @@ export class Requester {
     void this.#resendLoop();
   }
 
-  /** Sends a request and resolves with its reply; errors of the handler come back as AshlarError. */
+  /**
+   * Sends a request and resolves with its reply; errors of the handler come back as AshlarError.
+   * @param options.resendMs where its answer usually takes long: how long it is waited for before it is sent a second time
+   */
   async request<T extends RequestType>(
     queue: string,
     type: T,
     body: Requests[T]["request"],
-    options: { readonly payload?: Payload; readonly signal?: AbortSignal } = {},
+    options: {
+      readonly payload?: Payload;
+      readonly signal?: AbortSignal;
+      readonly resendMs?: number;
+    } = {},
   ): Promise<Reply<Requests[T]["reply"]>> {
     options.signal?.throwIfAborted();
     const id = this.#newId();
@@ -70,7 +79,9 @@ export class Requester {
     promise.catch(() => undefined);
     // The pending entry keeps the payload: a request may be sent again until it is answered.
     options.payload?.retain();
-    const pending: Pending = { queue, type, message, resolve, reject, sentAt: undefined, tries: 1 };
+    const { resendMs = RESEND_FIRST_MS } = options;
+    const unsent = { sentAt: undefined, tries: 1 };
+    const pending: Pending = { queue, type, message, resolve, reject, resendMs, ...unsent };
     this.#pending.set(id, pending);
     const onAbort = (): void => reject(options.signal?.reason);
     options.signal?.addEventListener("abort", onAbort, { once: true });
@@ -131,7 +142,7 @@ export class Requester {
       }
       const now = this.#clock.monotonic();
       for (const pending of this.#pending.values()) {
-        const wait = Math.min(RESEND_MAX_MS, RESEND_FIRST_MS * 2 ** (pending.tries - 1));
+        const wait = Math.min(RESEND_MAX_MS, pending.resendMs * 2 ** (pending.tries - 1));
         if (pending.sentAt === undefined || now - pending.sentAt < wait) continue;
         pending.tries += 1;
         void this.#sendAgain(pending, signal);
@@ -162,10 +173,4 @@ export class Requester {
     }
     this.#pending.clear();
   }
-}
-
-function asErrorCode(code: string): ErrorCode {
-  return (Object.values(ErrorCode) as string[]).includes(code)
-    ? (code as ErrorCode)
-    : ErrorCode.Internal;
 }

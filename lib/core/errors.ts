@@ -31,6 +31,13 @@ export const ErrorCode = {
 } as const;
 export type ErrorCode = (typeof ErrorCode)[keyof typeof ErrorCode];
 
+/** The code of that name; Internal where a newer Ashlar has one that is not known here. */
+export function asErrorCode(code: string): ErrorCode {
+  return (Object.values(ErrorCode) as string[]).includes(code)
+    ? (code as ErrorCode)
+    : ErrorCode.Internal;
+}
+
 const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
   ErrorCode.Unavailable,
   ErrorCode.TryAgain,

@@ -82,3 +82,18 @@ export function unpackBlockIds(bytes: Buffer): BlockId[] {
   for (let at = 0; at < bytes.length; at += BLOCK_ID_BYTES) out.push(blockIdFrom(bytes, at));
   return out;
 }
+
+/** Packs 8-byte ids into one flat buffer. */
+export function packShortIds(ids: readonly (Generation | StorageId | SessionId | Token)[]): Buffer {
+  return Buffer.from(ids.join(""), "hex");
+}
+
+/** The inverse of {@link packShortIds}. */
+export function unpackShortIds<T extends Generation | StorageId | SessionId | Token>(
+  bytes: Buffer,
+): T[] {
+  assert(bytes.length % SHORT_ID_BYTES === 0, "a list of short ids is a multiple of 8 bytes");
+  const out: T[] = [];
+  for (let at = 0; at < bytes.length; at += SHORT_ID_BYTES) out.push(shortIdFrom(bytes, at));
+  return out;
+}

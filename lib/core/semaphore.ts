@@ -1,17 +1,25 @@
 // Bounds how many things happen at once.
 
-/** A counting semaphore; waiters are served in order. */
+/** So often in a row those that yield are overtaken while they wait: they are slowed down, never kept from going on. */
+const OVERTAKEN_MAX = 7;
+
+/** A counting semaphore; waiters are served in order, those that yield after the others. */
 export class Semaphore {
   readonly #waiters: (() => void)[] = [];
+  readonly #yielding: (() => void)[] = [];
+  #overtaken = 0;
   #free: number;
 
   constructor(limit: number) {
     this.#free = limit;
   }
 
-  /** Runs `work` once a place is free. */
-  async run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    await this.#acquire(signal);
+  /**
+   * Runs `work` once a place is free.
+   * @param yields it lets those go first that do not, though not without end
+   */
+  async run<T>(work: () => Promise<T>, signal?: AbortSignal, yields = false): Promise<T> {
+    await this.#acquire(signal, yields ? this.#yielding : this.#waiters);
     try {
       return await work();
     } finally {
@@ -19,7 +27,7 @@ export class Semaphore {
     }
   }
 
-  async #acquire(signal: AbortSignal | undefined): Promise<void> {
+  async #acquire(signal: AbortSignal | undefined, line: (() => void)[]): Promise<void> {
     signal?.throwIfAborted();
     if (this.#free > 0) {
       this.#free -= 1;
@@ -28,12 +36,12 @@ export class Semaphore {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const waiter = (): void => resolve();
     const onAbort = (): void => {
-      const at = this.#waiters.indexOf(waiter);
+      const at = line.indexOf(waiter);
       if (at < 0) return;
-      this.#waiters.splice(at, 1);
+      line.splice(at, 1);
       reject(signal?.reason);
     };
-    this.#waiters.push(waiter);
+    line.push(waiter);
     signal?.addEventListener("abort", onAbort, { once: true });
     try {
       await promise;
@@ -43,8 +51,15 @@ export class Semaphore {
   }
 
   #release(): void {
-    const next = this.#waiters.shift();
+    const next = this.#next();
     if (next === undefined) this.#free += 1;
     else next();
+  }
+
+  #next(): (() => void) | undefined {
+    const isTheirTurn = this.#waiters.length === 0 || this.#overtaken === OVERTAKEN_MAX;
+    if (this.#yielding.length === 0 || isTheirTurn) this.#overtaken = 0;
+    else this.#overtaken += 1;
+    return (isTheirTurn ? this.#yielding.shift() : undefined) ?? this.#waiters.shift();
   }
 }

@@ -40,4 +40,6 @@ export interface JobRecord {
   readonly result: Readonly<Record<string, unknown>> | undefined;
   /** Of the last try. */
   readonly error: JobError | undefined;
+  /** Of a scrub: what was verified then or later was verified by one of its tries. */
+  readonly cycleMs?: number;
 }

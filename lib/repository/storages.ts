@@ -20,6 +20,12 @@ export interface AttachedStorage {
   readonly readOrder?: number;
 }
 
+/** How an object is read. */
+export interface StorageGetOptions extends GetOptions {
+  /** Nobody waits for it: it lets others read first. */
+  readonly yields?: boolean;
+}
+
 interface Limited {
   readonly storage: AttachedStorage;
   readonly writes: Semaphore;
@@ -102,14 +108,15 @@ export class StorageSet {
   get(
     id: StorageId,
     name: string,
-    options: GetOptions = {},
+    { yields = false, ...options }: StorageGetOptions = {},
     onBegin?: () => void,
   ): Promise<Uint8Array> {
     const { storage, reads } = this.#limited(id);
-    return reads.run(() => {
+    const read = (): Promise<Uint8Array> => {
       onBegin?.();
       return openStore(storage).get(name, options);
-    }, options.signal);
+    };
+    return reads.run(read, options.signal, yields);
   }
 
   /** Storages with a lower one are read first. */

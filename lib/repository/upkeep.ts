@@ -123,6 +123,11 @@ export interface ScrubOptions extends UpkeepOptions {
   readonly samplePercent?: number;
   /** Stop after so long, or so many sealed bytes; the next scrub goes on where this one stopped. */
   readonly budget?: { readonly ms?: number; readonly bytes?: number };
+  /**
+   * Keeps the time of the cycle, and gives the one that counts: an earlier one where an earlier try of the same work has kept one.
+   * What was verified then or later is not read again. In ms since 1970.
+   */
+  readonly keepCycle?: (cycleMs: number) => Promise<number>;
 }
 
 /** A damaged object. */

@@ -29,6 +29,7 @@ import { startDedup } from "#services/dedup/dedup-actor.ts";
 import { announceAgent, claimHost } from "#services/reader/announce.ts";
 import { startReader } from "#services/reader/reader-actor.ts";
 import { createUpkeep } from "#services/writer/upkeep.ts";
+import { serveVerify } from "#services/writer/verify-messages.ts";
 import { startWriter } from "#services/writer/writer-actor.ts";
 import { announcementOf, poolRoute, readerOptions, startMereReader } from "./agent-reader.ts";
 import { openEngine, type Engine } from "./compose.ts";
@@ -220,7 +221,12 @@ async function startRolesOf(
     const announced = announceAgent(bus, ports.clock, announcementOf(config));
     engine.onClose(() => announced.stop());
   }
-  if (roles.has("coordinator")) await startCoordinator(engine, repo, bus, cluster);
+  if (roles.has("coordinator")) {
+    // It reaches the storages as well: scrubs get on where no writer is there, or none that knows what is asked.
+    const verifying = roles.has("writer") ? undefined : serveVerify(repo, bus);
+    if (verifying !== undefined) engine.onClose(() => verifying.stop());
+    await startCoordinator(engine, repo, bus, cluster);
+  }
   return cluster;
 }
 
@@ -239,7 +245,7 @@ async function startCoordinator(
     bus,
     requester,
     // What writers elsewhere have not ended by then is owed, and filled.
-    upkeep: createUpkeep(repo, () => Promise.resolve([])),
+    upkeep: createUpkeep(repo, { bus, requester }, () => Promise.resolve([])),
     settings: coordinatorSettings(config),
     host: config.host,
     lock: engine.lockName,

@@ -64,7 +64,7 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
       repo,
       bus,
       requester,
-      upkeep: createUpkeep(repo, (...how) => writer.drain(...how)),
+      upkeep: createUpkeep(repo, { bus, requester }, (...how) => writer.drain(...how)),
       settings: coordinatorSettings(config),
       host: config.host,
       lock: engine.lockName,

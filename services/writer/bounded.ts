@@ -1,16 +1,17 @@
 // Bounded parallelism over a list or a stream of work.
 
 /**
- * Runs `work` on each item, at most `limit` at once; the source is pulled only when there is room. The first error stops
- * further items and is thrown once what is under way has ended.
+ * Runs `work` on each item, at most `limit` at once, which may change; the source is pulled only when there is room. The first
+ * error stops further items and is thrown once what is under way has ended.
  */
 export async function forEachBounded<T>(
   items: Iterable<T> | AsyncIterable<T>,
-  limit: number,
+  limit: number | (() => number),
   work: (item: T) => Promise<void>,
   signal?: AbortSignal,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
+  const limitNow = (): number => (typeof limit === "number" ? limit : limit());
   let failure: { readonly error: unknown } | undefined;
   try {
     for await (const item of items) {
@@ -21,7 +22,7 @@ export async function forEachBounded<T>(
         })
         .finally(() => running.delete(task));
       running.add(task);
-      if (running.size >= limit) await Promise.race(running);
+      while (running.size >= limitNow()) await Promise.race(running);
     }
   } finally {
     await Promise.all(running);

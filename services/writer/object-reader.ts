@@ -52,10 +52,13 @@ export class ObjectReader {
   #pool: SlotPool | undefined;
   /** Objects that do not fit a slot get memory of their own, one at a time. */
   readonly #oversize = new Semaphore(1);
+  readonly #yields: boolean;
 
-  constructor(repo: Repository) {
+  /** @param options.yields nobody waits for what it reads: it lets others read first */
+  constructor(repo: Repository, { yields = false }: { readonly yields?: boolean } = {}) {
     this.#repo = repo;
     this.#verifyOnly = !canOpen(repo.keys);
+    this.#yields = yields;
     const largest = Math.max(repo.config.blockBytes, NODE_BYTES_MAX);
     this.#slotBytes = Math.max(roomFor(largest), SLOT_BYTES_MIN);
     const affordable = Math.floor(POOL_BYTES_MAX / this.#slotBytes);
@@ -143,7 +146,7 @@ export class ObjectReader {
   async #get(copy: ObjectCopy, into: Uint8Array, signal: AbortSignal | undefined): Promise<Read> {
     const { storages } = this.#repo;
     const name = objectName(copy.kind, copy.id, copy.generation);
-    const options = signal === undefined ? { into } : { into, signal };
+    const options = { into, yields: this.#yields, ...(signal === undefined ? {} : { signal }) };
     for (let tries = 1; ; tries += 1) {
       try {
         return { kind: "read", sealed: await storages.get(copy.storage, name, options) };

@@ -8,7 +8,6 @@ import { allRecords, assertExact, restoreFrom } from "#test/fixtures/tiny-checks
 import type { BlobFault } from "#lib/drivers/memory/memory-blob-store.ts";
 import { openTiny, type TinyBlock, type TinyRepository } from "#test/fixtures/tiny-repository.ts";
 import { findBlastRadius } from "./blast-radius.ts";
-import { scrub } from "./scrub.ts";
 
 const MANY: TinyBlock[] = Array.from({ length: 600 }, (_, at) => `b${at}`);
 
@@ -36,7 +35,7 @@ describe("scrub", () => {
       clock.setNow(clock.now() + jump);
       for (let cycle = 1; cycle <= 2; cycle += 1) {
         const reads = countReads(tiny, 0);
-        const result = await scrub(tiny.repo, { deep: true });
+        const result = await tiny.context.upkeep.scrub({ deep: true });
         assert.deepEqual([...reads.values()], [1, 1, 1, 1]);
         assert.equal(result.storages[0]?.checked, 4);
         assert.deepEqual(result.damaged, []);
@@ -49,7 +48,7 @@ describe("scrub", () => {
     await tiny.backup(MANY.slice(0, 40));
     await tiny.shared.clock.advance(1000);
     const before = await order(tiny, 0);
-    const first = await scrub(tiny.repo, { deep: true, budget: { bytes: 2000 } });
+    const first = await tiny.context.upkeep.scrub({ deep: true, budget: { bytes: 2000 } });
     assert.ok(first.budgetSpent);
     const done = first.storages[0]?.checked ?? 0;
     assert.ok(done > 0 && done < 41, `${done} of 41`);
@@ -59,7 +58,7 @@ describe("scrub", () => {
       [],
     );
     const reads = countReads(tiny, 0);
-    await scrub(tiny.repo, { deep: true, budget: { bytes: 1 } });
+    await tiny.context.upkeep.scrub({ deep: true, budget: { bytes: 1 } });
     assert.equal(reads.size, 1, "what is under way counts");
     const [name] = reads.keys();
     assert.ok(name?.includes(before[done] as string));
@@ -74,7 +73,7 @@ describe("scrub", () => {
         return "none";
       },
     };
-    const result = await scrub(tiny.repo, { deep: true, budget: { ms: 1500 } });
+    const result = await tiny.context.upkeep.scrub({ deep: true, budget: { ms: 1500 } });
     assert.ok(result.budgetSpent);
     assert.ok((result.storages[0]?.checked ?? 0) < 20);
   });
@@ -91,7 +90,7 @@ describe("scrub", () => {
     objects.set(b, (objects.get(b) as Buffer).subarray(0, 100));
     objects.set(c, objects.get(await tiny.nameAt(tiny.blockId("e"), 0)) as Buffer);
     objects.delete(d);
-    const result = await scrub(tiny.repo, { deep: true });
+    const result = await tiny.context.upkeep.scrub({ deep: true });
     const told = new Map(result.damaged.map((one) => [one.name, one]));
     assert.deepEqual([...told.keys()].toSorted(), names.toSorted());
     assert.match(told.get(a)?.reason ?? "", /checksum/);
@@ -106,7 +105,7 @@ describe("scrub", () => {
     assert.deepEqual(told.get(a)?.versions, [{ uid, offsets: [0, 256], length: 64, more: false }]);
     assert.deepEqual(told.get(d)?.versions, [{ uid, offsets: [192], length: 64, more: false }]);
     assert.deepEqual(restoreFrom(tiny, 1, uid), restoreFrom(tiny, 1, uid));
-    assert.deepEqual((await scrub(tiny.repo, { deep: true })).damaged, []);
+    assert.deepEqual((await tiny.context.upkeep.scrub({ deep: true })).damaged, []);
     await collectGarbage(tiny.context);
     await assertExact(tiny);
     assert.deepEqual(restoreFrom(tiny, 0, uid), ["a", "b", "c", "d", "a", undefined, "e"]);
@@ -117,7 +116,7 @@ describe("scrub", () => {
     const { uid, root } = await tiny.backup(MANY);
     assert.ok(root !== undefined);
     tiny.damage(1, await tiny.nameAt(root, 1));
-    const result = await scrub(tiny.repo, { deep: true });
+    const result = await tiny.context.upkeep.scrub({ deep: true });
     const [one] = result.damaged;
     assert.deepEqual([one?.kind, one?.healed], ["node", true]);
     assert.deepEqual(one?.versions, [{ uid, offsets: [0], length: 65_536 * 64, more: false }]);
@@ -132,7 +131,7 @@ describe("scrub", () => {
     const name = await tiny.nameAt(id, 0);
     const bytes = tiny.store(0).objects.get(name) as Buffer;
     tiny.store(0).objects.delete(name);
-    const first = await scrub(tiny.repo, { deep: true });
+    const first = await tiny.context.upkeep.scrub({ deep: true });
     assert.deepEqual(
       first.damaged.map(({ healed }) => healed),
       [false],
@@ -140,12 +139,12 @@ describe("scrub", () => {
     assert.equal((await tiny.version(uid))?.state, "invalid");
     assert.equal(await tiny.states(id), "bad+owed");
     // Still bad: told again, shallow or deep.
-    assert.equal((await scrub(tiny.repo, { deep: false })).damaged.length, 1);
-    assert.equal((await scrub(tiny.repo, { deep: true })).damaged.length, 1);
+    assert.equal((await tiny.context.upkeep.scrub({ deep: false })).damaged.length, 1);
+    assert.equal((await tiny.context.upkeep.scrub({ deep: true })).damaged.length, 1);
     await collectGarbage(tiny.context);
     // It was never deleted, and comes back: only a cable.
     tiny.store(0).objects.set(name, bytes);
-    const again = await scrub(tiny.repo, { deep: true });
+    const again = await tiny.context.upkeep.scrub({ deep: true });
     assert.deepEqual(again.damaged, []);
     assert.equal(again.storages[0]?.restored, 1);
     assert.equal(await tiny.states(id), "placed");
@@ -163,7 +162,7 @@ describe("scrub", () => {
         return "none";
       },
     };
-    const result = await scrub(tiny.repo, { deep: true });
+    const result = await tiny.context.upkeep.scrub({ deep: true });
     assert.deepEqual(result.damaged, []);
     assert.deepEqual(
       result.storages.map(({ checked }) => checked),
@@ -177,7 +176,10 @@ describe("scrub", () => {
       true,
     );
     tiny.store(1).faults = {};
-    assert.match((await scrub(tiny.repo, { deep: false })).storages[1]?.reason ?? "", /away/);
+    assert.match(
+      (await tiny.context.upkeep.scrub({ deep: false })).storages[1]?.reason ?? "",
+      /away/,
+    );
   });
 
   it("does not judge what was removed and deleted while it was read", async () => {
@@ -194,7 +196,7 @@ describe("scrub", () => {
         return "none";
       },
     };
-    const result = await scrub(tiny.repo, { deep: true });
+    const result = await tiny.context.upkeep.scrub({ deep: true });
     assert.deepEqual(result.damaged, []);
     assert.equal(tiny.store(0).objects.size, 1, "a stamp");
   });
@@ -210,12 +212,12 @@ describe("scrub", () => {
       await tiny.nameAt(tiny.blockId("b"), 0),
       await tiny.nameAt(tiny.blockId("c"), 0),
     ];
-    assert.deepEqual((await scrub(tiny.repo, { deep: false })).damaged, []);
+    assert.deepEqual((await tiny.context.upkeep.scrub({ deep: false })).damaged, []);
     assert.deepEqual(await queue(), before);
     objects.delete(b);
     objects.set(c, (objects.get(c) as Buffer).subarray(1));
     tiny.damage(0, await tiny.nameAt(tiny.blockId("a"), 0));
-    const result = await scrub(tiny.repo, { deep: false });
+    const result = await tiny.context.upkeep.scrub({ deep: false });
     assert.deepEqual(result.damaged.map(({ name }) => name).toSorted(), [b, c].toSorted());
     assert.ok(result.damaged.every(({ healed }) => healed));
   });
@@ -234,7 +236,7 @@ describe("scrub", () => {
     });
     assert.notEqual(other.length, tiny.store(0).objects.get(name)?.length);
     tiny.store(0).objects.set(name, other);
-    assert.deepEqual((await scrub(tiny.repo, { deep: false })).damaged, []);
+    assert.deepEqual((await tiny.context.upkeep.scrub({ deep: false })).damaged, []);
   });
 
   it("scrubs single versions, each object once", async () => {
@@ -243,19 +245,19 @@ describe("scrub", () => {
     const two = await tiny.backup([...MANY, "x"]);
     await tiny.backup(["other"]);
     const reads = countReads(tiny, 0);
-    const result = await scrub(tiny.repo, { deep: true, versions: [one.uid, two.uid] });
+    const result = await tiny.context.upkeep.scrub({ deep: true, versions: [one.uid, two.uid] });
     // 600 blocks and x; five leaves, two of them shared, and two roots.
     assert.equal(result.storages[0]?.checked, 601 + 2 + 2 + 2);
     assert.ok([...reads.values()].every((count) => count === 1));
     assert.ok(![...reads.keys()].some((name) => name.includes(tiny.blockId("other"))));
-    const shallow = await scrub(tiny.repo, { deep: false, versions: [one.uid] });
+    const shallow = await tiny.context.upkeep.scrub({ deep: false, versions: [one.uid] });
     assert.ok((shallow.storages[0]?.checked ?? 0) >= 604);
   });
 
   it("samples, and takes the storages that it is given", async () => {
     const tiny = await openTiny();
     await tiny.backup(MANY);
-    const result = await scrub(tiny.repo, {
+    const result = await tiny.context.upkeep.scrub({
       deep: true,
       samplePercent: 10,
       storages: [tiny.id(1)],
@@ -276,7 +278,7 @@ describe("scrub", () => {
     const put = await session.put("block", id, plain, copies ?? []);
     const { storeBlocks } = await import("#lib/repository/transactions/store.ts");
     await storeBlocks(tiny.kv, 1, [{ id, ...put }]);
-    const result = await scrub(tiny.repo, { deep: true });
+    const result = await tiny.context.upkeep.scrub({ deep: true });
     assert.deepEqual([result.damaged.length, result.storages[0]?.checked], [0, 1]);
     tiny
       .store(0)
@@ -284,7 +286,7 @@ describe("scrub", () => {
         put.done.map(({ generation }) => `blocks/${id}.${generation}`)[0] as string,
         Buffer.alloc(4_000_000),
       );
-    assert.equal((await scrub(tiny.repo, { deep: true })).damaged.length, 1);
+    assert.equal((await tiny.context.upkeep.scrub({ deep: true })).damaged.length, 1);
   });
 
   it("stops at its signal, and keeps what it has verified", async () => {
@@ -300,7 +302,8 @@ describe("scrub", () => {
       },
     };
     const before = await order(tiny, 0);
-    await assert.rejects(scrub(tiny.repo, { deep: true, signal: stop.signal }), /stop/);
+    await assert.rejects(tiny.context.upkeep.scrub({ deep: true, signal: stop.signal }), /stop/);
+    await tiny.verifying.stop();
     assert.notDeepEqual(await order(tiny, 0), before);
   });
 });
@@ -351,7 +354,7 @@ describe("findBlastRadius", () => {
     for (const name of tiny.store(0).objects.keys()) {
       if (name.startsWith("blocks/")) tiny.store(0).objects.set(name, Buffer.alloc(100));
     }
-    const { damaged } = await scrub(tiny.repo, { deep: true });
+    const { damaged } = await tiny.context.upkeep.scrub({ deep: true });
     assert.deepEqual(
       damaged.map(({ healed }) => healed),
       [true, true],

@@ -1,21 +1,20 @@
-// Scrub (DESIGN §4.8): looks at copies, oldest verification first, marks what is wrong, heals it from other storages, and
-// tells which versions it hits. A shallow scrub asks for existence and size; a deep one reads and opens every byte, and only
-// that moves a copy in the verify queue, or a cheap look would put off the thorough one for ever.
+// Scrub (DESIGN §4.8): goes through copies, oldest verification first, has them looked at piece by piece by whichever writers are
+// there, heals what is wrong from other storages, and tells which versions it hits. A shallow scrub asks for existence and size; a
+// deep one has every byte read and opened, and only that moves a copy in the verify queue, or a cheap look would put off the thorough one for ever.
+import { assert } from "#lib/core/assert.ts";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import { ErrorCode, isErrorCode, type AshlarError } from "#lib/core/errors.ts";
 import { placedAt } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
 import { readBlock } from "#lib/repository/ledger.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
-import { markAllVerified, markBad, type JudgedCopy } from "#lib/repository/transactions/verify.ts";
-import { asAway } from "./away.ts";
 import { findBlastRadius } from "./blast-radius.ts";
 import { forEachBounded } from "./bounded.ts";
 import { countingStorages } from "./counting-storages.ts";
 import { fillOwed } from "./fill.ts";
 import { ensureGuarded } from "./guard.ts";
-import { ObjectReader, type Verdict } from "./object-reader.ts";
+import { ObjectReader } from "./object-reader.ts";
 import {
   badCopies,
   cycleTime,
@@ -23,6 +22,8 @@ import {
   versionCopies,
   type ScrubCopy,
 } from "./scrub-copies.ts";
+import { cutPieces, PieceWindow, type ScrubPiece } from "./scrub-pieces.ts";
+import { Verifier, type VerifyOutcome, type VerifyRequest } from "./verify.ts";
 import type {
   DamagedObject,
   ScrubbedStorage,
@@ -34,23 +35,37 @@ import type {
 export const DAMAGED_MAX = 10_000;
 /** Of so many of them the versions are looked up. */
 const RADII_MAX = 1000;
-const VERIFIED_BATCH = 64;
-/** Existence and size are asked for so many objects at once. */
-const SHALLOW_PARALLEL = 16;
 const SAMPLE_RESOLUTION = 1_000_000;
 /** So many copies are remembered, so that what versions name several times is looked at once; marks tell of older ones. */
 const RECENT_MAX = 65_536;
+/** Whoever works on a piece begins nothing more after so long: also one that does not hear that the scrub is over ends soon. */
+const PIECE_MS = 3000;
+
+/** Whoever is there to look at copies. */
+export interface OthersWhoVerify {
+  /** One of them looks. */
+  ask(request: VerifyRequest, signal: AbortSignal | undefined): Promise<VerifyOutcome>;
+  /** A scrub is over: none of them goes on for it. That may be lost, and then they end when the time of their piece is up. */
+  end(scrub: string): void;
+}
 
 /** Scrubs, and heals what it finds. Refused when a storage and the metadata do not know each other. */
-export async function scrub(repo: Repository, options: ScrubOptions): Promise<ScrubResult> {
+export async function scrub(
+  repo: Repository,
+  options: ScrubOptions,
+  others: OthersWhoVerify,
+): Promise<ScrubResult> {
   const storages = options.storages ?? (await countingStorages(repo.kv));
   const { ok, away } = await ensureGuarded(repo, storages, options.signal);
-  const work = new Scrub(repo, ok, options, await cycleTime(repo, ok));
+  const latestMs = await cycleTime(repo, ok);
+  const cycleMs = options.keepCycle === undefined ? latestMs : await options.keepCycle(latestMs);
+  const work = new Scrub(repo, ok, options, cycleMs, others);
   for (const { storage, error } of away) work.tally(storage).stopped = error;
   // Marks of damage must have reached the versions before anybody looks, also when the scrub is stopped.
   try {
     await work.run();
   } finally {
+    work.end();
     await drainRechecks(repo.kv);
   }
   await work.heal();
@@ -76,12 +91,16 @@ class Scrub {
   readonly #storages: readonly StorageId[];
   readonly #options: ScrubOptions;
   readonly #cycleMs: number;
-  readonly #reader: ObjectReader;
+  readonly #others: OthersWhoVerify;
+  readonly #name: string;
+  /** Does what nobody else can. */
+  readonly #own: Verifier;
+  readonly #failed = new AbortController();
+  readonly #signal: AbortSignal;
   readonly #startedMs: number;
   readonly #tallies = new Map<StorageId, Tally>();
   readonly #found = new Map<string, Found>();
   readonly #recent = new Set<string>();
-  #verified: JudgedCopy[] = [];
   #bytes = 0;
   /** Of the copies that are being looked at, too. */
   #promisedBytes = 0;
@@ -92,12 +111,18 @@ class Scrub {
     storages: readonly StorageId[],
     options: ScrubOptions,
     cycleMs: number,
+    others: OthersWhoVerify,
   ) {
     this.#repo = repo;
     this.#storages = storages;
     this.#options = options;
     this.#cycleMs = cycleMs;
-    this.#reader = new ObjectReader(repo);
+    this.#others = others;
+    this.#name = repo.random.bytes(8).toString("hex");
+    this.#own = new Verifier(repo);
+    const { signal } = this.#failed;
+    this.#signal =
+      options.signal === undefined ? signal : AbortSignal.any([signal, options.signal]);
     this.#startedMs = repo.clock.monotonic();
   }
 
@@ -112,13 +137,23 @@ class Scrub {
   async run(): Promise<void> {
     for (const storage of this.#storages) this.tally(storage);
     const { versions } = this.#options;
-    try {
-      if (versions !== undefined)
-        await this.#look(versionCopies(this.#repo, versions, this.#storages));
-      else await Promise.all(this.#storages.map((storage) => this.#lookAt(storage)));
-    } finally {
-      await this.#flushVerified();
+    if (versions !== undefined) {
+      return this.#look(versionCopies(this.#repo, versions, this.#storages));
     }
+    // A failure at one storage ends the work at the others before anybody hears of it.
+    const all = this.#storages.map((storage) =>
+      this.#lookAt(storage).catch((error: unknown) => {
+        this.#failed.abort(error);
+        throw error;
+      }),
+    );
+    await Promise.allSettled(all);
+    await Promise.all(all);
+  }
+
+  end(): void {
+    this.#others.end(this.#name);
+    this.#own.stop();
   }
 
   async #lookAt(storage: StorageId): Promise<void> {
@@ -128,21 +163,22 @@ class Scrub {
   }
 
   #look(pages: AsyncIterable<ScrubCopy[]>): Promise<void> {
-    const { deep, signal } = this.#options;
-    const parallel = deep ? this.#reader.concurrency : SHALLOW_PARALLEL;
-    return forEachBounded(this.#batches(pages), parallel, (batch) => this.#check(batch), signal);
+    const window = new PieceWindow();
+    return forEachBounded(
+      this.#pieces(pages),
+      () => window.size,
+      (piece) => this.#verify(piece, window),
+      this.#signal,
+    );
   }
 
-  /** Batches of copies that are to be looked at, until the budget is spent. */
-  async *#batches(pages: AsyncIterable<ScrubCopy[]>): AsyncGenerator<ScrubCopy[]> {
-    const { deep } = this.#options;
+  /** Pieces of what is to be looked at, until the budget is spent. */
+  async *#pieces(pages: AsyncIterable<ScrubCopy[]>): AsyncGenerator<ScrubPiece> {
     for await (const page of pages) {
-      const chosen = page.filter((copy) => this.#isChosen(copy));
-      const batches = deep ? this.#reader.batches(chosen) : chosen.map((copy) => [copy]);
-      for (const batch of batches) {
-        const affordable = this.#affordable(batch);
-        if (affordable.length > 0) yield affordable;
-        if (affordable.length === batch.length) continue;
+      for (const piece of cutPieces(page.filter((copy) => this.#isChosen(copy)))) {
+        const copies = this.#affordable(piece.copies);
+        if (copies.length > 0) yield { ...piece, copies };
+        if (copies.length === piece.copies.length) continue;
         this.#budgetSpent = true;
         return;
       }
@@ -167,12 +203,12 @@ class Scrub {
     return true;
   }
 
-  /** The copies of a batch that the budget still allows. What is under way counts, or many at once would spend it manifold. */
-  #affordable(batch: readonly ScrubCopy[]): ScrubCopy[] {
-    const { ms, bytes = Infinity } = this.#options.budget ?? {};
-    if (ms !== undefined && this.#repo.clock.monotonic() - this.#startedMs >= ms) return [];
+  /** The copies that the budget still allows. What is under way counts, or many at once would spend it manifold. */
+  #affordable(copies: readonly ScrubCopy[]): ScrubCopy[] {
+    const { bytes = Infinity } = this.#options.budget ?? {};
+    if (this.#timeLeftMs() <= 0) return [];
     const affordable: ScrubCopy[] = [];
-    for (const copy of batch) {
+    for (const copy of copies) {
       if (this.#promisedBytes >= bytes) break;
       this.#promisedBytes += copy.storedBytes;
       affordable.push(copy);
@@ -180,80 +216,79 @@ class Scrub {
     return affordable;
   }
 
-  async #check(batch: readonly ScrubCopy[]): Promise<void> {
-    const [first] = batch;
-    if (first !== undefined && !this.#options.deep) return this.#checkShallow(first);
-    await this.#checkDeep(batch);
+  #timeLeftMs(): number {
+    const { ms = Infinity } = this.#options.budget ?? {};
+    return ms - (this.#repo.clock.monotonic() - this.#startedMs);
   }
 
-  async #checkShallow(copy: ScrubCopy): Promise<void> {
-    const tally = this.tally(copy.storage);
-    if (copy.state === "bad") {
-      this.#remember(copy, "it was found damaged before");
-      return;
-    }
-    try {
-      const name = objectName(copy.kind, copy.id, copy.generation);
-      const { sizeBytes } = await this.#repo.storages.store(copy.storage).stat(name);
-      // Another size than the record's is no proof: copies may have been sealed apart. Then opening tells.
-      if (sizeBytes !== copy.storedBytes) return await this.#checkDeep([copy]);
-      tally.checked += 1;
-      this.#count(tally, sizeBytes);
-    } catch (error) {
-      this.#options.signal?.throwIfAborted();
-      if (!isErrorCode(error, ErrorCode.NotFound)) {
-        tally.stopped ??= asAway(error);
+  /** Has a piece looked at, again and again until nothing is left of it. */
+  async #verify({ storage, bad, copies }: ScrubPiece, window: PieceWindow): Promise<void> {
+    const tally = this.tally(storage);
+    const { deep } = this.#options;
+    let left = copies;
+    let isOwn: boolean = false;
+    while (left.length > 0 && tally.stopped === undefined) {
+      this.#signal.throwIfAborted();
+      const leftMs = this.#timeLeftMs();
+      if (leftMs <= 0) {
+        this.#budgetSpent = true;
         return;
       }
-      tally.checked += 1;
-      await this.#judgeBad(copy, "it is missing");
+      const boundMs = Math.min(PIECE_MS, leftMs);
+      const request = {
+        scrub: this.#name,
+        storage,
+        bad,
+        copies: left,
+        deep,
+        cycleMs: this.#cycleMs,
+        boundMs,
+      };
+      const outcome: VerifyOutcome | undefined = isOwn
+        ? await this.#own.verify(request, this.#signal)
+        : await this.#askOthers(request, window);
+      if (outcome !== undefined) this.#take(tally, left, outcome);
+      const rest: readonly ScrubCopy[] =
+        outcome === undefined ? left : left.filter((_, at) => outcome.left.includes(at));
+      const isStuck = rest.length === left.length;
+      if (isOwn) tally.stopped ??= outcome?.away;
+      assert(!isOwn || !isStuck || tally.stopped !== undefined, "each look gets on");
+      // Whom a storage is away for may be alone in that; and nobody need be there who can do more than others.
+      isOwn = !isOwn && (isStuck || outcome?.away !== undefined);
+      left = rest;
     }
   }
 
-  async #checkDeep(batch: readonly ScrubCopy[]): Promise<void> {
-    const work = async (verdicts: readonly Verdict[]): Promise<void> => {
-      for (const [index, copy] of batch.entries())
-        await this.#judge(copy, verdicts[index] as Verdict);
-    };
-    await this.#reader.read(batch, work, this.#options.signal);
-  }
-
-  async #judge(copy: ScrubCopy, verdict: Verdict): Promise<void> {
-    const tally = this.tally(copy.storage);
-    switch (verdict.kind) {
-      case "away":
-        tally.stopped ??= verdict.error;
-        return;
-      case "bad":
-        tally.checked += 1;
-        return this.#judgeBad(copy, verdict.reason);
-      case "good":
-        tally.checked += 1;
-        if (copy.state === "bad") tally.restored += 1;
-        this.#count(tally, verdict.sealed.length);
-        this.#verified.push(copy);
-        if (this.#verified.length >= VERIFIED_BATCH) await this.#flushVerified();
+  /** Undefined where whoever took it could not do it. */
+  async #askOthers(
+    request: VerifyRequest,
+    window: PieceWindow,
+  ): Promise<VerifyOutcome | undefined> {
+    const { clock, log } = this.#repo;
+    const askedMs = clock.monotonic();
+    try {
+      const outcome = await this.#others.ask(request, this.#signal);
+      window.answered(outcome.workMs, clock.monotonic() - askedMs);
+      return outcome;
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      // One that is being stopped, has a defect, or is of another release. That a storage is suspect is everybody's business.
+      if (!(error instanceof AshlarError) || error.code === ErrorCode.Refused) throw error;
+      log.warn("a writer could not verify what it was given; it is done here", { error });
+      return undefined;
     }
   }
 
-  #count(tally: Tally, bytes: number): void {
-    tally.bytes += bytes;
-    this.#bytes += bytes;
+  #take(tally: Tally, asked: readonly ScrubCopy[], outcome: VerifyOutcome): void {
+    tally.checked += outcome.checked;
+    tally.restored += outcome.restored;
+    tally.bytes += outcome.bytes;
+    this.#bytes += outcome.bytes;
+    for (const { index, reason } of outcome.damaged) {
+      const copy = asked[index];
+      if (copy !== undefined) this.#remember(copy, reason);
+    }
     this.#options.onProgress?.(this.#bytes);
-  }
-
-  async #flushVerified(): Promise<void> {
-    while (this.#verified.length > 0) {
-      const batch = this.#verified.splice(0, VERIFIED_BATCH);
-      const nowMs = Math.max(this.#cycleMs, this.#repo.clock.now());
-      await markAllVerified(this.#repo.kv, nowMs, batch);
-    }
-  }
-
-  /** The transaction reads the record again: a copy that was replaced or removed meanwhile is no damage. */
-  async #judgeBad(copy: ScrubCopy, reason: string): Promise<void> {
-    const marked = copy.state === "bad" || (await markBad(this.#repo.kv, this.#repo.random, copy));
-    if (marked) this.#remember(copy, reason);
   }
 
   #remember(copy: ScrubCopy, reason: string): void {
@@ -268,13 +303,13 @@ class Scrub {
 
   /** Fills what was found bad from other storages; what cannot be healed now stays owed. */
   async heal(): Promise<void> {
+    const reader = new ObjectReader(this.#repo);
     for (const storage of this.#storages) {
       const only = [...this.#found.values()]
         .filter(({ copy }) => copy.storage === storage)
         .map(({ copy }) => copy.id);
       if (only.length === 0) continue;
       const { signal } = this.#options;
-      const reader = this.#reader;
       await fillOwed(
         this.#repo,
         storage,

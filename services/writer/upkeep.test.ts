@@ -8,7 +8,6 @@ import { runFsck } from "#services/coordinator/fsck.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { assertClosed, assertExact, headsOn, restoreFrom } from "#test/fixtures/tiny-checks.ts";
 import { openTiny, type TinyBlock, type TinyRepository } from "#test/fixtures/tiny-repository.ts";
-import { scrub } from "./scrub.ts";
 
 const STORAGES = 3;
 const STEPS = 30;
@@ -33,7 +32,7 @@ class History {
     else if (dice === 5) await this.label();
     else if (dice === 6) this.comeOrGo();
     else if (dice === 7) this.hurt();
-    else if (dice === 8) await scrub(this.tiny.repo, { deep: this.below(2) === 0 });
+    else if (dice === 8) await this.tiny.context.upkeep.scrub({ deep: this.below(2) === 0 });
     else await this.collect();
   }
 
@@ -122,7 +121,7 @@ class History {
     for (let index = 0; index < STORAGES; index += 1) this.tiny.store(index).away = false;
     const options = { abandon: true, sweep: true };
     for (let round = 0; round < 3; round += 1) {
-      await scrub(this.tiny.repo, { deep: true });
+      await this.tiny.context.upkeep.scrub({ deep: true });
       const { storages } = await collectGarbage(this.tiny.context, options);
       for (const { refused } of storages) assert.equal(refused, undefined);
     }

@@ -1,4 +1,6 @@
 // Upkeep as coordinators ask for it (lib/repository/upkeep.ts); the composition hands one to the other.
+import type { Bus } from "#lib/ports/bus.ts";
+import type { Requester } from "#lib/actor/requester.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import type { Upkeep } from "#lib/repository/upkeep.ts";
 import { runDeletions } from "./deletion-run.ts";
@@ -8,9 +10,14 @@ import { checkStamps, guardStorages } from "./guard.ts";
 import { putOwedHeads } from "./heads.ts";
 import { scrub } from "./scrub.ts";
 import { sweepStorage } from "./sweep.ts";
+import { othersWhoVerify } from "./verify-messages.ts";
 
-/** Makes the upkeep of a repository; `drain` is its writer's. */
-export function createUpkeep(repo: Repository, drain: Upkeep["drain"]): Upkeep {
+/** Makes the upkeep of a repository; `drain` is its writer's. Whom the bus reaches takes a share of scrubs. */
+export function createUpkeep(
+  repo: Repository,
+  { bus, requester }: { readonly bus: Bus; readonly requester: Requester },
+  drain: Upkeep["drain"],
+): Upkeep {
   return {
     putHeads: (which, options = {}) =>
       putOwedHeads(repo, { ...which, ...(options.signal && { signal: options.signal }) }),
@@ -21,7 +28,7 @@ export function createUpkeep(repo: Repository, drain: Upkeep["drain"]): Upkeep {
     fill: (storage, options) => fillOwed(repo, storage, options),
     runDeletions: (storage, options) => runDeletions(repo, storage, options),
     extendLocks: (storage, options) => extendLocks(repo, storage, options),
-    scrub: (options) => scrub(repo, options),
+    scrub: (options) => scrub(repo, options, othersWhoVerify(bus, requester)),
     sweep: (storage, options) => sweepStorage(repo, storage, options),
     drain,
   };

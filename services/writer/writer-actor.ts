@@ -14,6 +14,7 @@ import { putBlocks, type PutContext } from "./put.ts";
 import { ReadSteering } from "./read-steering.ts";
 import { readBlocksBack, type ReadContext } from "./read.ts";
 import { Settler, SETTLES_MAX } from "./settle.ts";
+import { serveVerify } from "./verify-messages.ts";
 
 /** Bounds of a writer. */
 export interface WriterOptions {
@@ -82,6 +83,7 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
     },
     onDefect,
   );
+  const verifying = serveVerify(repo, bus);
   return {
     drain: async (ms, signal) => {
       const done = new AbortController();
@@ -92,6 +94,7 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
       return latePuts.storages;
     },
     stop: async () => {
+      await verifying.stop();
       await subscription.stop();
       await upkeep.stop();
     },

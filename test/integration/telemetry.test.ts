@@ -5,6 +5,7 @@ import { describe, it } from "node:test";
 import { MIB, writeNoise } from "#test/fixtures/integration-image.ts";
 import { TEST_TIMEOUT_MS } from "#test/fixtures/integration-repository.ts";
 import { startCollector, type CollectedSpan } from "#test/fixtures/otlp-collector.ts";
+import { metricsAt, seriesOf } from "#test/fixtures/prometheus.ts";
 import { TestCluster } from "#test/fixtures/test-cluster.ts";
 import { freePort, natsMissing } from "#test/servers/nats-server.ts";
 import { parseDocument } from "yaml";
@@ -12,18 +13,6 @@ import { readFile, writeFile } from "node:fs/promises";
 
 const skip = natsMissing() ?? false;
 const BYTES = 8 * MIB;
-
-/** The value of a series in the text format of Prometheus, summed over all that have these labels. */
-function seriesOf(text: string, name: string, labels: Readonly<Record<string, string>>): number {
-  let sum = 0;
-  for (const line of text.split("\n")) {
-    const [, found, inner = "", value] = /^(\w+)(?:\{(.*)\})? (\S+)/.exec(line) ?? [];
-    if (found !== name) continue;
-    const has = Object.entries(labels).every(([key, each]) => inner.includes(`${key}="${each}"`));
-    if (has) sum += Number(value);
-  }
-  return sum;
-}
 
 /** Sets a section of a configuration file. */
 async function configure(file: string, section: string, value: object): Promise<void> {
@@ -52,13 +41,11 @@ describe("telemetry of a cluster", { skip, timeout: TEST_TIMEOUT_MS }, () => {
     await cluster.done(job);
     const endMs = Date.now();
 
-    const metrics = async (port: number): Promise<string> =>
-      (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
-    const atReader = await metrics(ports.hv1);
+    const atReader = await metricsAt(ports.hv1);
     assert.equal(seriesOf(atReader, "ashlar_bytes_total", { outcome: "new" }), BYTES);
     // Told, and nothing is left of it.
     assert.match(atReader, /^ashlar_inflight_bytes\{[^}]*role="reader"[^}]*\} 0$/m);
-    const atWriter = await metrics(ports.central);
+    const atWriter = await metricsAt(ports.central);
     assert.match(atWriter, /^ashlar_inflight_bytes\{[^}]*role="writer"[^}]*\} 0$/m);
     assert.ok(seriesOf(atWriter, "ashlar_kv_reads_total", {}) > 0);
     assert.ok(seriesOf(atWriter, "ashlar_kv_transactions_total", {}) > 0);

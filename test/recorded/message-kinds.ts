@@ -35,6 +35,7 @@ const SENT: Readonly<Record<string, string>> = {
   agentSubject: "agent",
   JOBS_WAKE_SUBJECT: "jobs wake",
   JOBS_CANCEL_SUBJECT: "jobs stop",
+  SCRUB_OVER_SUBJECT: "scrub over",
 };
 
 /** No message has these. */

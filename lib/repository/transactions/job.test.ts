@@ -12,6 +12,7 @@ import {
   endJob,
   forgetJobs,
   getJob,
+  keepCycle,
   listJobs,
   listOpenJobs,
   releaseAbandoned,
@@ -55,6 +56,21 @@ async function openJobs(kv: Kv): Promise<JobId[]> {
 }
 
 describe("a job", () => {
+  it("keeps the time of the cycle that its first try has begun, whoever has it", async () => {
+    const kv = await openTestKv();
+    const job = await submit(kv, 0);
+    const first = await take(kv, job, 0);
+    assert.ok(first !== undefined);
+    assert.equal(await keepCycle(kv, job, first, 700), 700);
+    assert.equal(await keepCycle(kv, job, first, 800), 700);
+    const second = await take(kv, job, 2 * LEASE_MS);
+    assert.ok(second !== undefined);
+    assert.equal(await keepCycle(kv, job, first, 900), undefined, "it is somebody else's");
+    assert.equal(await keepCycle(kv, job, second, 900), 700);
+    await endJob(kv, job, second, { state: "done", result: {} }, 3000);
+    assert.equal(await keepCycle(kv, job, second, 900), undefined);
+  });
+
   it("is one coordinator's at a time", async () => {
     const kv = await openTestKv();
     const job = await submit(kv, 0);

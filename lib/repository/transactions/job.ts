@@ -212,6 +212,25 @@ export function beatJob(
   }, JOB);
 }
 
+/**
+ * Keeps the time of a scrub's cycle for later tries of its job. The one that an earlier try has kept, where there is one; undefined
+ * where the job is somebody else's by now.
+ */
+export function keepCycle(
+  kv: Kv,
+  job: JobId,
+  token: Token,
+  cycleMs: number,
+): Promise<number | undefined> {
+  return kv.transact(async (tx) => {
+    const record = await readJob(tx, job);
+    if (record?.state !== "running" || record.token !== token) return undefined;
+    if (record.cycleMs !== undefined) return record.cycleMs;
+    writeJob(tx, job, { ...record, cycleMs });
+    return cycleMs;
+  }, JOB);
+}
+
 /** What has become of a job. */
 export type JobOutcome =
   | { readonly state: "done"; readonly result: Readonly<Record<string, unknown>> }

@@ -112,11 +112,10 @@ async function runScrub(
   versions: readonly VersionUid[] | undefined,
 ): Promise<ScrubResult> {
   const { context } = engine;
-  const { scrub } = await import("#services/writer/scrub.ts");
-  const repo = await engine.repository();
+  const { repo, upkeep } = await engine.coordinator();
   const counter = startCounter(context, "verifying");
   try {
-    return await scrub(repo, {
+    return await upkeep.scrub({
       deep: options.deep === true,
       signal: context.signal,
       onProgress: counter.show,

@@ -4,14 +4,16 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { parseRetentionRules } from "#lib/core/retention.ts";
 import { asVersionUid, checkSnapshotName, checkVolumeName } from "#lib/core/uid.ts";
 import type { VersionUid } from "#lib/core/ids.ts";
-import type { LockWish } from "#lib/repository/transactions/job.ts";
+import { keepCycle, type LockWish } from "#lib/repository/transactions/job.ts";
+import type { Kv } from "#lib/ports/kv.ts";
+import type { JobRun } from "#lib/repository/records.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { runBackup } from "../backup-job.ts";
 import type { CoordinatorContext } from "../context.ts";
 import { decideRetention } from "../enforce-job.ts";
 import { runFsck } from "../fsck.ts";
 import { collectGarbage } from "../gc-job.ts";
-import type { JobOptions } from "../jobs.ts";
+import type { JobOptions, Progress } from "../jobs.ts";
 import { resolveVersion } from "../listing.ts";
 import { checkRemovable, removeVersions } from "../remove-job.ts";
 import { runRestore } from "../restore-job.ts";
@@ -260,12 +262,15 @@ async function gc(
 }
 
 async function scrub(
-  { repo, upkeep }: CoordinatorContext,
+  { repo, upkeep, run }: CoordinatorContext,
   { deep = false, storages, samplePercent, budgetTime, budgetBytes }: JobSpec<"scrub">,
-  { signal }: JobOptions,
+  { signal, onProgress }: JobOptions,
 ): Promise<Result> {
   const { damaged, ...result } = await upkeep.scrub({
+    onProgress: (bytesDone) => onProgress?.(verifying(bytesDone)),
     deep,
+    // Another try of this job, here or elsewhere, goes on where this one has come to.
+    ...(run === undefined ? {} : { keepCycle: (cycleMs) => cycleOf(repo.kv, run, cycleMs) }),
     ...(storages === undefined
       ? {}
       : { storages: storages.map((each) => repo.storages.byName(each).id) }),
@@ -284,6 +289,18 @@ async function scrub(
     `${damaged.length} damaged objects were found, ${damaged.length - lost} of them healed`,
     { details: { ...result, damaged } },
   );
+}
+
+/** Sealed bytes; how many there are in all nobody has counted. */
+function verifying(bytesDone: number): Progress {
+  const none = { bytesTotal: undefined, bytesNew: 0, bytesKnown: 0, bytesSparse: 0 };
+  return { phase: "verifying", bytesDone, ...none };
+}
+
+async function cycleOf(kv: Kv, { job, token }: JobRun, cycleMs: number): Promise<number> {
+  const kept = await keepCycle(kv, job, token, cycleMs);
+  if (kept !== undefined) return kept;
+  throw new AshlarError(ErrorCode.Fenced, `job ${job} is somebody else's by now`);
 }
 
 async function replicate(

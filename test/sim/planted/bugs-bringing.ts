@@ -96,7 +96,7 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
     // Or it waits for ever to leave a storage.
     breaks: ["I2", "progress"],
     scenario: "faults",
-    seeds: { from: 18, count: 25 },
+    seeds: { from: 19, count: 25 },
     file: "lib/repository/transactions/commit-node.ts",
     find: `      await moveHold(tx, request, node.level);
 `,

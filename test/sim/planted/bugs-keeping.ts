@@ -51,7 +51,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     step: "8 Scrub",
     breaks: ["marks", "progress"],
     scenario: "damage",
-    seeds: { from: 40, count: 60 },
+    seeds: { from: 100, count: 60 },
     file: "lib/repository/transactions/recheck.ts",
     find: `    if (parent.kind === "node") await queueRecheck(tx, parent.id);
 `,

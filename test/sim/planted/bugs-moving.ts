@@ -10,7 +10,7 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
     step: "7 Replicate",
     breaks: ["progress"],
     scenario: "sites",
-    seeds: { from: 14, count: 25 },
+    seeds: { from: 30, count: 25 },
     file: "lib/repository/transactions/policy.ts",
     find: `        if (after !== root) await saveBlock(tx, version.root, root, after);
 `,
@@ -51,6 +51,7 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
     step: "10 Storages know their KV",
     breaks: ["I4"],
     ...sites,
+    seeds: { from: 5, count: 25 },
     file: "lib/repository/transactions/retire.ts",
     find: "    const copies = record.copies.filter((copy) => copy.storage !== storage);\n",
     replace: "    const { copies } = record;\n    if (copies.length > 0) return false;\n",

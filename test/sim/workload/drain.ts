@@ -5,7 +5,6 @@ import { addStorage } from "#lib/repository/transactions/storage.ts";
 import { runBackup } from "#services/coordinator/backup-job.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
-import { scrub } from "#services/writer/scrub.ts";
 import { checkNothingOpen } from "../checkers/nothing-open.ts";
 import { Violation } from "../checkers/violation.ts";
 import { urlOf } from "../world/volumes.ts";
@@ -85,7 +84,7 @@ async function upkeep(context: CoordinatorContext, isFirst: boolean): Promise<vo
   const { repo, upkeep: keep } = context;
   if (isFirst) {
     for (const { id } of repo.storages.list()) await keep.fill(id);
-    await scrub(repo, { deep: true });
+    await keep.scrub({ deep: true });
   }
   const result = await collectGarbage(context, { abandon: true, sweep: true, trim: true });
   const refused = result.storages.find((storage) => storage.refused !== undefined)?.refused;

@@ -17,7 +17,6 @@ import { removeVersions } from "#services/coordinator/remove-job.ts";
 import { runRestore } from "#services/coordinator/restore-job.ts";
 import { readStatus } from "#services/coordinator/status.ts";
 import { renewCopy } from "#services/writer/renew.ts";
-import { scrub } from "#services/writer/scrub.ts";
 import { demand } from "../checkers/violation.ts";
 import { imageOf } from "../engine/sim-device.ts";
 import { drawHints } from "./hints.ts";
@@ -303,7 +302,7 @@ async function gc(
 }
 
 async function scrubAll(world: World, slot: ProcessSlot, deep: boolean): Promise<void> {
-  await world.job(slot, ({ repo }) => scrub(repo, { deep }));
+  await world.job(slot, ({ upkeep }) => upkeep.scrub({ deep }));
 }
 
 async function replicate(world: World, slot: ProcessSlot): Promise<void> {

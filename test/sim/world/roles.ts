@@ -18,6 +18,7 @@ import type { CoordinatorContext, CoordinatorSettings } from "#services/coordina
 import { startDedup } from "#services/dedup/dedup-actor.ts";
 import { startReader, type OpenTargetRequest } from "#services/reader/reader-actor.ts";
 import { createUpkeep } from "#services/writer/upkeep.ts";
+import { serveVerify } from "#services/writer/verify-messages.ts";
 import { startWriter, type Writer } from "#services/writer/writer-actor.ts";
 import type { FaultPlan } from "../engine/faults.ts";
 import { createSimCompute } from "../engine/sim-compute.ts";
@@ -138,12 +139,18 @@ function openCoordinator(
 ): CoordinatorContext {
   const { settings, isRunning } = around;
   const { host, name } = process;
+  if (writer === undefined) serveVerify(repo, bus);
+  const requester = new Requester(bus, repo.clock, repo.random);
   return {
     repo,
     bus,
-    requester: new Requester(bus, repo.clock, repo.random),
+    requester,
     // Puts that are late in another process are that process's.
-    upkeep: createUpkeep(repo, (...how) => writer?.drain(...how) ?? Promise.resolve([])),
+    upkeep: createUpkeep(
+      repo,
+      { bus, requester },
+      (...how) => writer?.drain(...how) ?? Promise.resolve([]),
+    ),
     settings,
     host,
     lock: name,
