@@ -12,6 +12,7 @@ import { markAllVerified, markBad, type JudgedCopy } from "#lib/repository/trans
 import { asAway } from "./away.ts";
 import { forEachBounded } from "./bounded.ts";
 import { ensureGuarded } from "./guard.ts";
+import { renewCopy } from "./renew.ts";
 import { ObjectReader, type ObjectCopy, type Verdict } from "./object-reader.ts";
 
 /** Copies to look at, in this order; what the fields mean stands with the message (proto/messages.ts). */
@@ -263,8 +264,31 @@ class Piece {
           this.#isRecheckDue = true;
         }
         this.#count(verdict.sealed.length);
+        if (await this.#renew(copy, verdict.sealed)) return;
         this.#verified.push(copy);
         if (this.#verified.length >= VERIFIED_BATCH) await this.#flushVerified();
+    }
+  }
+
+  /**
+   * What lies under a retired repository key is put anew under the active one (DESIGN §5), while it is at hand; it counts as
+   * verified then. What cannot be put now is good as it is, and comes again in the next cycle.
+   */
+  async #renew(copy: Chosen, sealed: Uint8Array): Promise<boolean> {
+    if (copy.isBad) return false;
+    const { sealer, telemetry, storages, log } = this.#repo;
+    const renewed = sealer.renew(sealed);
+    if (renewed === undefined) return false;
+    const storage = storages.nameOf(copy.storage);
+    try {
+      const counts = await renewCopy(this.#repo, copy, renewed, this.#signal);
+      if (counts) telemetry.count("ashlar.copies.renewed", 1, { storage });
+      return counts;
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      if (!(error instanceof AshlarError)) throw error;
+      log.warn("an object under a retired key could not be put anew", { storage, error });
+      return false;
     }
   }
 

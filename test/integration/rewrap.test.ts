@@ -1,0 +1,64 @@
+/** A new repository key: what is stored already is wrapped anew by deep scrubs, whatever kills them, and nothing is lost meanwhile. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { describe, it } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { noiseBlocks, writeImage } from "#test/fixtures/integration-image.ts";
+import { TEST_TIMEOUT_MS, TestRepository } from "#test/fixtures/integration-repository.ts";
+import { repositoryKeyOf } from "#lib/repository/sealing.ts";
+
+const KINDS = ["blocks", "nodes", "heads"] as const;
+const BLOCKS = 300;
+
+/** How many objects of these kinds lie under each repository key. */
+async function countByKey(
+  repo: TestRepository,
+  storage: string,
+  kinds: readonly string[] = KINDS,
+): Promise<ReadonlyMap<string, number>> {
+  const counts = new Map<string, number>();
+  for (const kind of kinds) {
+    for (const { file } of await repo.objects(storage, kind)) {
+      const key = repositoryKeyOf(await readFile(file));
+      counts.set(key, (counts.get(key) ?? 0) + 1);
+    }
+  }
+  return counts;
+}
+
+describe("after a rotation", { timeout: TEST_TIMEOUT_MS }, () => {
+  for (const kind of ["aes", "x25519"]) {
+    it(`a deep scrub wraps everything anew, however often it is killed (to ${kind})`, async () => {
+      await using repo = await TestRepository.make({ storages: ["a", "b"] });
+      const image = repo.fresh("image");
+      const bytes = await writeImage(image, noiseBlocks(kind, BLOCKS));
+      const { uid } = await repo.backup(image, "vol");
+      const rotation = await repo.json<{ repositoryKey: string; retired: string }>([
+        "key",
+        "rotate",
+        "--repository-key",
+        kind,
+      ]);
+      const { repositoryKey, retired } = rotation;
+      const atFirst = await countByKey(repo, "a");
+      assert.ok((atFirst.get(retired) ?? 0) > BLOCKS, "blocks and nodes are as they were");
+      for (let round = 1; round <= 5; round += 1) {
+        const scrub = repo.start(["scrub", "--deep"]);
+        await setTimeout(300 + round * 150);
+        await scrub.kill();
+        for (const storage of repo.storages) await repo.assertRestores(uid, bytes, storage);
+      }
+      await repo.run(["scrub", "--deep"]);
+      await repo.run(["gc", "--sweep"]);
+      for (const storage of repo.storages) {
+        const [only, ...others] = await countByKey(repo, storage);
+        assert.equal(only?.[0], repositoryKey, storage);
+        assert.deepEqual(others, [], storage);
+        await repo.assertRestores(uid, bytes, storage);
+      }
+      assert.equal(await repo.blockCount("a"), BLOCKS, "nothing is there twice");
+      await repo.assertNoOrphans();
+      await repo.assertClean();
+    });
+  }
+});
