@@ -158,7 +158,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     step: "8 Scrub",
     breaks: ["I4"],
     scenario: "damage",
-    seeds: { from: 8, count: 12 },
+    seeds: { from: 1, count: 12 },
     file: "services/writer/object-reader.ts",
     find: `
         if (isErrorCode(error, ErrorCode.NotFound)) return { kind: "bad", reason: "it is missing" };`,

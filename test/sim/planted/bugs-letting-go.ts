@@ -20,7 +20,7 @@ export const BUGS_OF_LETTING_GO: readonly PlantedBug[] = [
     step: "4 Delete",
     breaks: ["I2"],
     scenario: "basic",
-    seeds: { from: 61, count: 25 },
+    seeds: { from: 36, count: 25 },
     file: "lib/repository/transactions/version.ts",
     find: `        queueUnreferenced(tx, present.root);
 `,

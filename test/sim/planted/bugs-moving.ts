@@ -8,9 +8,9 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
   {
     name: "a storage that a version is to be at, too, is not owed its root",
     step: "7 Replicate",
-    breaks: ["progress"],
+    breaks: ["progress", "I2"],
     scenario: "sites",
-    seeds: { from: 30, count: 25 },
+    seeds: { from: 1, count: 40 },
     file: "lib/repository/transactions/policy.ts",
     find: `        if (after !== root) await saveBlock(tx, version.root, root, after);
 `,
@@ -59,7 +59,7 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
   {
     name: "a renewed copy stays queued for scrub under its old name",
     step: "8 Scrub",
-    breaks: ["I2"],
+    breaks: ["I2", "progress"],
     ...sites,
     file: "lib/repository/transactions/renew.ts",
     find: "      await saveBlock(tx, id, record, { ...record, copies, storedBytes });\n",
