@@ -57,13 +57,12 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
     replace: "    const { copies } = record;\n    if (copies.length > 0) return false;\n",
   },
   {
-    name: "a renewed copy stays queued for scrub under its old name",
+    name: "the name of a renewed copy stays one that is to take its place",
     step: "8 Scrub",
-    breaks: ["I2", "progress"],
+    breaks: ["I3", "I4"],
     ...sites,
     file: "lib/repository/transactions/renew.ts",
-    find: "      await saveBlock(tx, id, record, { ...record, copies, storedBytes });\n",
-    replace:
-      "      await saveBlock(tx, id, { ...record, copies }, { ...record, copies, storedBytes });\n",
+    find: "      if (isNamed) tx.clear(at);\n",
+    replace: "",
   },
 ];
