@@ -56,6 +56,15 @@ for (const [name, make] of Object.entries({ inline, threads })) {
       await compute.close();
     });
 
+    it("opens again what began under the old keys while somebody else changed over", async () => {
+      const compute = createSwitchingCompute(make(KEYS), async () => false, memoryLog());
+      const out = Buffer.alloc(PLAIN.length);
+      const begun = compute.open([sealedUnder(ROTATED)], out);
+      compute.switchTo(make(ROTATED));
+      assert.equal((await begun)[0]?.ok, true);
+      await compute.close();
+    });
+
     it("lets what has begun end under the keys that it began with", async () => {
       const compute = createSwitchingCompute(make(KEYS), async () => false, memoryLog());
       const room = (): Buffer => Buffer.alloc(PLAIN.length + 300);

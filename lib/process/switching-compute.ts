@@ -25,9 +25,13 @@ export function createSwitchingCompute(
     hash: (bytes, blockBytes) => current.hash(bytes, blockBytes),
     seal: (requests, out) => current.seal(requests, out),
     async open(requests, out) {
-      const opened = await current.open(requests, out);
+      const used = current;
+      const opened = await used.open(requests, out);
       const hasUnknown = opened.some((one) => !one.ok && one.isKeyUnknown === true);
-      return hasUnknown && (await refresh()) ? current.open(requests, out) : opened;
+      if (!hasUnknown) return opened;
+      const hasOthers = await refresh();
+      // Somebody else may have changed over while this one was under way.
+      return hasOthers || used !== current ? current.open(requests, out) : opened;
     },
     switchTo(next) {
       const before = current;

@@ -8,6 +8,7 @@ import type { KvReader } from "#lib/ports/kv.ts";
 import { parseConfig } from "#lib/process/config-file.ts";
 import { headPrefix } from "#lib/repository/head-names.ts";
 import { range } from "#lib/repository/keyspace.ts";
+import type { VersionState } from "#lib/repository/records.ts";
 import { narrowPolicy } from "#lib/repository/transactions/policy.ts";
 import { retireStorage } from "#lib/repository/transactions/retire.ts";
 import { listSessions } from "#lib/repository/transactions/session.ts";
@@ -19,6 +20,7 @@ import { listPlacedVersions } from "#services/coordinator/listing.ts";
 import { forgetRetired } from "#services/coordinator/retired-storages.ts";
 import type { Engine } from "./compose.ts";
 import { prepareChange, putHeadsNow } from "./owed-heads.ts";
+import { startCounter } from "./progress-bar.ts";
 import { confirm } from "./prompt.ts";
 import { addToPolicies, knownStorage } from "./storage-state.ts";
 import { measureWaiting } from "#lib/repository/transactions/locked-trash.ts";
@@ -102,12 +104,16 @@ export async function drainStorage(
   await prepareChange(engine);
   const coordinator = await engine.coordinator();
   const { repo, upkeep } = coordinator;
+  const startMs = repo.clock.now();
   const uids = await versionsAt(engine, id);
+  // What is damaged cannot be copied: each later `replicate` would fail by it.
+  const valid = await versionsAt(engine, id, ["valid"]);
   for (const target of targets) {
-    await addToPolicies(engine, uids, target, true);
+    await addToPolicies(engine, valid, target, true);
     await upkeep.fill(target, { signal: context.signal });
   }
   await putHeadsNow(engine);
+  await verifyOthers(engine, valid, id, startMs);
   const { count, kept } = await leavePolicies(engine, uids, id);
   await putHeadsNow(engine);
   await queueAllLeaving(repo, id, context.signal);
@@ -118,10 +124,54 @@ export async function drainStorage(
   return { name, versions: count, copies, bytes: bytesFreed, kept, left };
 }
 
-async function versionsAt(engine: Engine, id: StorageId): Promise<VersionUid[]> {
+/**
+ * Reads what versions have at their other storages, every byte that was not verified since `sinceMs`, before they leave one: the
+ * copy there may be the only one that is as it should be. What is wrong is healed from it, or found to stay.
+ */
+export async function verifyOthers(
+  engine: Engine,
+  uids: readonly VersionUid[],
+  leaving: StorageId,
+  sinceMs: number,
+): Promise<void> {
+  if (uids.length === 0) return;
+  const { upkeep, repo } = await engine.coordinator();
+  const chosen = new Set(uids);
+  const storages = new Set<StorageId>();
+  for await (const { uid, policy } of listVersions(engine.kv)) {
+    if (chosen.has(uid)) for (const storage of policy.storages) storages.add(storage);
+  }
+  const others = [...storages].filter(
+    (storage) => storage !== leaving && repo.storages.isAvailable(storage),
+  );
+  const counter = startCounter(engine.context, "verifying the other storages");
+  try {
+    const { damaged } = await upkeep.scrub({
+      deep: true,
+      versions: uids,
+      storages: others,
+      keepCycle: () => Promise.resolve(sinceMs),
+      signal: engine.context.signal,
+      onProgress: counter.show,
+    });
+    const lost = damaged.filter(({ healed }) => !healed).length;
+    if (damaged.length === 0) return;
+    engine.context.log.warn(
+      `${damaged.length} damaged objects were found at the other storages, ${damaged.length - lost} of them healed`,
+    );
+  } finally {
+    counter.stop();
+  }
+}
+
+async function versionsAt(
+  engine: Engine,
+  id: StorageId,
+  states: readonly VersionState[] = ["valid", "invalid"],
+): Promise<VersionUid[]> {
   const uids: VersionUid[] = [];
   for await (const { uid, state, policy } of listVersions(engine.kv)) {
-    if (state !== "incomplete" && policy.storages.includes(id)) uids.push(uid);
+    if (states.includes(state) && policy.storages.includes(id)) uids.push(uid);
   }
   return uids;
 }

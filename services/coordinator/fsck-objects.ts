@@ -122,6 +122,7 @@ async function listObjects(
   await flush();
 }
 
+/** Renewals that are not finished name their objects, too. */
 function countUnnamed(
   run: FsckRun,
   storage: StorageId,

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import { forgetStep, retireStorage } from "#lib/repository/transactions/retire.ts";
 import { changeVersion } from "#lib/repository/transactions/version.ts";
 import type { BlobFault } from "#lib/drivers/memory/memory-blob-store.ts";
 import { openTiny, type TinyRepository } from "#test/fixtures/tiny-repository.ts";
@@ -40,6 +41,16 @@ describe("guard", () => {
     await tiny.backup(["b"]);
     assert.deepEqual(await suspects(old), ["metadata"]);
     await assert.rejects(guardStorages(old.repo, old.shared.ids), refused);
+  });
+
+  it("takes a storage that was removed for one that is away, whatever it shows", async () => {
+    const tiny = await openTiny({ storages: 2 });
+    await tiny.backup(["a", "b"]);
+    await retireStorage(tiny.kv, tiny.id(0), true);
+    while (await forgetStep(tiny.kv, tiny.id(0), (uid) => `heads/${uid}`));
+    const { ok, away } = await guardStorages(tiny.repo, [tiny.id(0), tiny.id(1)]);
+    assert.deepEqual(ok, [tiny.id(1)]);
+    assert.match(String(away[0]?.error.message), /was removed from the repository/);
   });
 
   it("recognises metadata that were put back, by a stamp alone", async () => {

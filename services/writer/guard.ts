@@ -19,6 +19,7 @@ import { decodeRecord, type HeadAtRecord, type StampRecord } from "#lib/reposito
 import type { Repository } from "#lib/repository/repository.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
 import { asAway } from "./away.ts";
+import { storageState } from "./counting-storages.ts";
 
 /** What looking at a storage showed. */
 export type Inspection =
@@ -74,6 +75,8 @@ async function inspect(
   signal: AbortSignal | undefined,
 ): Promise<Inspection> {
   try {
+    if ((await storageState(repo.kv, storage)) === "retired")
+      return { kind: "away", error: retired(repo, storage) };
     const store = repo.storages.store(storage);
     const found = new Map<Shown, Comparison>();
     for (const kind of kinds) found.set(kind, await compare(repo.kv, store, storage, kind, signal));
@@ -82,6 +85,14 @@ async function inspect(
     signal?.throwIfAborted();
     return { kind: "away", error: asAway(error) };
   }
+}
+
+/** What was put there is forgotten, and says nothing about either. */
+function retired({ storages }: Repository, storage: StorageId): AshlarError {
+  const name = storages.nameOf(storage);
+  return new AshlarError(ErrorCode.Unavailable, `storage ${name} was removed from the repository`, {
+    remedy: "take it out of the configuration, and start this process anew",
+  });
 }
 
 async function compare(

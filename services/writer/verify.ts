@@ -5,6 +5,7 @@ import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import { Semaphore } from "#lib/core/semaphore.ts";
 import type { BlockRecord, Copy } from "#lib/repository/block-record.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
+import { canOpen } from "#lib/repository/keys.ts";
 import { readBlock, readBlocks } from "#lib/repository/ledger.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
@@ -217,7 +218,8 @@ class Piece {
 
   #isSettled(index: number, { storedBytes }: BlockRecord, copy: Copy): boolean {
     const { bad, deep, cycleMs } = this.#request;
-    if (copy.state === "bad" && deep && bad) return false;
+    // A checksum without a key is no proof against a verdict with one.
+    if (copy.state === "bad" && deep && bad && canOpen(this.#repo.keys)) return false;
     if (copy.state === "bad") this.#damaged.push({ index, reason: FOUND_BEFORE });
     // Otherwise than it was when it was chosen: an earlier try of this piece, most likely, whose answer was lost. It counts here.
     if (copy.state === "bad" && !bad) this.#checked += 1;
@@ -281,7 +283,13 @@ class Piece {
     if (renewed === undefined) return false;
     const storage = storages.nameOf(copy.storage);
     try {
-      const counts = await renewCopy(this.#repo, copy, renewed, this.#signal);
+      const counts = await renewCopy(
+        this.#repo,
+        copy,
+        renewed,
+        this.#request.cycleMs,
+        this.#signal,
+      );
       if (counts) telemetry.count("ashlar.copies.renewed", 1, { storage });
       return counts;
     } catch (error) {

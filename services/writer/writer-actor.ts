@@ -14,6 +14,7 @@ import { putBlocks, type PutContext } from "./put.ts";
 import { ReadSteering } from "./read-steering.ts";
 import { readBlocksBack, type ReadContext } from "./read.ts";
 import { Settler, SETTLES_MAX } from "./settle.ts";
+import { canOpen } from "#lib/repository/keys.ts";
 import { serveVerify } from "./verify-messages.ts";
 
 /** Bounds of a writer. */
@@ -83,7 +84,8 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
     },
     onDefect,
   );
-  const verifying = serveVerify(repo, bus);
+  // Who cannot open what is stored judges less, and wraps nothing anew: where there is anybody else, that one is asked.
+  const verifying = canOpen(repo.keys) ? serveVerify(repo, bus) : { stop: () => Promise.resolve() };
   return {
     drain: async (ms, signal) => {
       const done = new AbortController();

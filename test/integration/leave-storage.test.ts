@@ -1,6 +1,6 @@
 /** Versions that leave storages, storages that are emptied and removed, and storages that are lost for ever. */
 import assert from "node:assert/strict";
-import { readFile, rm } from "node:fs/promises";
+import { readFile, rm, truncate } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { noiseBlocks, writeImage } from "#test/fixtures/integration-image.ts";
@@ -64,6 +64,25 @@ describe("leaving storages", { timeout: TEST_TIMEOUT_MS }, () => {
     await repo.fails(EXIT_NOT_FOUND, ["storage", "enable", "a"]);
     await repo.backup(image, "vol");
     await repo.run(["gc", "--sweep"]);
+    await repo.assertClean();
+  });
+
+  it("reads what is left behind before a good copy goes, and heals it", async () => {
+    await using repo = await TestRepository.make({ storages: ["a", "b"] });
+    const image = repo.home.at("image");
+    const bytes = await writeImage(image, noiseBlocks("rotten", 12));
+    const { uid } = await repo.backup(image, "vol");
+    const [one, two] = await repo.objects("b", "blocks");
+    assert.ok(one !== undefined && two !== undefined);
+    await truncate(one.file, 100);
+    await rm(two.file);
+    const drained = await repo.run(["storage", "drain", "a"]);
+    assert.match(
+      drained.stderr,
+      /2 damaged objects were found at the other storages, 2 of them healed/,
+    );
+    assert.deepEqual(await counts(repo, "a", "b"), [0, 12]);
+    await repo.assertRestores(uid, bytes, "b");
     await repo.assertClean();
   });
 

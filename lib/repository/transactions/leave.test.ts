@@ -344,6 +344,20 @@ describe("a storage that is lost", () => {
     assert.equal(await world.states(X), "placed ");
   });
 
+  it("lowers no quorum of a backup that wants all its storages", async () => {
+    for (const [count, quorum] of [
+      [1, 1],
+      [2, 2],
+    ] as const) {
+      const world = await ProtocolWorld.open(count);
+      const session = await world.session(quorum);
+      await world.bring(session, X);
+      await world.commit(session, N, [X]);
+      await retireStorage(world.kv, world.storages[0] as StorageId, true);
+      assert.equal((await world.finish(session, N, true)).kind, "returned");
+    }
+  });
+
   it("is retired only when it is empty, unless it is given up", async () => {
     const world = await ProtocolWorld.open(2);
     const b = world.storages[1] as StorageId;

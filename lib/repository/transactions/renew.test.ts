@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Generation, StorageId } from "#lib/core/ids.ts";
-import { range } from "#lib/repository/keyspace.ts";
+import { encodeBlockRecord } from "#lib/repository/block-record.ts";
+import { key, range } from "#lib/repository/keyspace.ts";
+import { readBlock } from "#lib/repository/ledger.ts";
 import { idOf, ProtocolWorld } from "#test/fixtures/protocol-world.ts";
 import { beginRenewal, dropRenewals, finishRenewal, isRenewal } from "./renew.ts";
 import { setStorageState } from "./storage.ts";
@@ -109,6 +111,21 @@ describe("renewing a copy", () => {
     await markVerified(world.kv, 8, { id: X, storage, generation: old });
     assert.equal(await finish(to), false);
     assert.equal(await current(), old);
+  });
+
+  it("is forgotten where the copy has the new object already, as a rebuild may have found it", async () => {
+    const { world, begin, current, renewals } = await open();
+    const to = (await begin()) as Generation;
+    await world.kv.transact(async (tx) => {
+      const before = await readBlock(tx, X);
+      assert.ok(before !== undefined);
+      const copies = before.copies.map((copy) => ({ ...copy, generation: to }));
+      tx.set(key.block(X), encodeBlockRecord({ ...before, copies }));
+    });
+    await dropRenewals(world.kv, undefined);
+    assert.equal(await renewals(), 0);
+    assert.equal(await current(), to);
+    assert.deepEqual(await world.trash(), []);
   });
 
   it("is not begun where nothing new is taken, or for what nobody needs", async () => {

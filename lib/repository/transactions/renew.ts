@@ -134,14 +134,16 @@ export function finishRenewal(kv: Kv, nowMs: number, renewed: RenewedCopy): Prom
   );
 }
 
+/** What the record names by now is nobody's to trash: a rebuild may have taken it in. */
 async function dropOne(
   tx: KvTransaction,
   storage: StorageId,
   id: BlockId,
-  { kind }: Pick<BlockRecord, "kind">,
+  { kind, copies = [] }: Pick<BlockRecord, "kind"> & Partial<Pick<BlockRecord, "copies">>,
   { to }: Renewal,
 ): Promise<void> {
   tx.clear(key.renewal(storage, id));
+  if (copies.some((copy) => copy.storage === storage && copy.generation === to)) return;
   await queueTrash(tx, storage, objectName(kind, id, to));
 }
 

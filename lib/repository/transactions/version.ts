@@ -76,7 +76,7 @@ export function finishVersion(
         (storage) => before !== undefined && placedAt(before, storage) !== undefined,
       );
       const all = version.policy.storages.length - storages.retired.length;
-      const needed = request.requireComplete ? all : storages.quorum;
+      const needed = request.requireComplete ? Math.max(all, storages.quorum) : storages.quorum;
       if (before === undefined || before.damaged || placed.length < needed) {
         const rest = storages.taking.filter((storage) => !placed.includes(storage));
         return { kind: "returned", storages: [...placed, ...rest].slice(0, needed) };

@@ -62,6 +62,7 @@ export function addReplicate(program: Command, act: Act): void {
       act(async (context, references: string[], options: ReplicateOptions) => {
         checkOptions(references, options);
         await withEngine(context, async (engine) => {
+          const startMs = engine.ports.clock.now();
           if (options.to !== undefined) await widen(engine, references, options.to);
           const outcomes = await fillAll(
             engine,
@@ -73,7 +74,7 @@ export function addReplicate(program: Command, act: Act): void {
           );
           // The storages that had these versions before are told of the one more.
           if (options.to !== undefined) await putHeadsNow(engine);
-          if (options.leave !== undefined) await leave(engine, references, options.leave);
+          if (options.leave !== undefined) await leave(engine, references, options.leave, startMs);
           report(engine, outcomes);
         });
       }),
@@ -178,13 +179,20 @@ async function chosen(engine: Engine, references: readonly string[]): Promise<Ve
 }
 
 /** Those that cannot leave are told, and stay. */
-async function leave(engine: Engine, references: readonly string[], from: string): Promise<void> {
+async function leave(
+  engine: Engine,
+  references: readonly string[],
+  from: string,
+  sinceMs: number,
+): Promise<void> {
   const { knownStorage } = await import("../storage-state.ts");
-  const { leavePolicies } = await import("../leave-storage.ts");
+  const { leavePolicies, verifyOthers } = await import("../leave-storage.ts");
   const { output } = engine.context;
   await prepareChange(engine);
   const uids = await chosen(engine, references);
-  const { count, kept } = await leavePolicies(engine, uids, knownStorage(engine, from));
+  const storage = knownStorage(engine, from);
+  await verifyOthers(engine, uids, storage, sinceMs);
+  const { count, kept } = await leavePolicies(engine, uids, storage);
   await putHeadsNow(engine);
   output.note(`${count} of ${uids.length} versions are not to be at ${from} any more`);
   const [first] = kept;

@@ -365,7 +365,7 @@ async function renew(world: World, slot: ProcessSlot): Promise<void> {
         const { kind, plainBytes } = record;
         const name = objectName(kind, id, generation);
         const sealed = await repo.storages.get(storage, name);
-        await renewCopy(repo, { kind, id, storage, generation, plainBytes }, sealed);
+        await renewCopy(repo, { kind, id, storage, generation, plainBytes }, sealed, 0);
       }
     }
   });
