@@ -19,7 +19,7 @@ const BLOCKS = 3000;
 /** A process that tells what it reads. */
 interface Told {
   readonly agent: RunningProcess;
-  /** How many objects of a storage it has read so far. */
+  /** How many bytes of blocks and nodes of a storage it has read so far: of keys others may read some. */
   reads(storage: string): Promise<number>;
 }
 
@@ -30,8 +30,10 @@ async function startTold(cluster: TestCluster, roles: string): Promise<Told> {
   return {
     agent,
     reads: async (storage) => {
-      const labels = { storage, operation: "get" };
-      return seriesOf(await metricsAt(port), "ashlar_storage_requests_total", labels);
+      const text = await metricsAt(port);
+      const read = (kind: string): number =>
+        seriesOf(text, "ashlar_storage_bytes_total", { storage, direction: "read", kind });
+      return read("blocks") + read("nodes");
     },
   };
 }
@@ -48,7 +50,9 @@ async function makeCluster(storages: readonly string[], bytesPerSecond: number) 
   }
   const blocks = await repo.objects("a", "blocks");
   const nodes = await repo.objects("a", "nodes");
-  return { cluster, count: blocks.length + nodes.length, blocks };
+  const objects = [...blocks, ...nodes];
+  const bytes = objects.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
+  return { cluster, count: objects.length, bytes, blocks };
 }
 
 async function sum(all: readonly Told[], storage: string): Promise<number> {
@@ -66,7 +70,7 @@ const details = ({ error }: JobDocument) =>
 
 describe("a scrub of a cluster", { skip, timeout: TEST_TIMEOUT_MS, concurrency: 2 }, () => {
   it("is shared by all writers, reads each object once, heals what is wrong, and keeps its budget", async () => {
-    const { cluster, count, blocks } = await makeCluster(["a", "b"], 1024 * KIB);
+    const { cluster, count, bytes, blocks } = await makeCluster(["a", "b"], 1024 * KIB);
     await using _ = cluster;
     const writers = [
       await startTold(cluster, "dedup,writer"),
@@ -79,7 +83,7 @@ describe("a scrub of a cluster", { skip, timeout: TEST_TIMEOUT_MS, concurrency: 
     assert.ok(budgetSpent);
     const [first] = storages as { bytes: number; checked: number }[];
     assert.ok(first!.bytes >= budget && first!.bytes < budget + 2 * BLOCK_BYTES, `${first!.bytes}`);
-    assert.equal(await sum(all, "a"), first!.checked);
+    assert.equal(await sum(all, "a"), first!.bytes);
 
     await unlink(blocks[5]!.file);
     await overwrite(blocks[70]!.file, Buffer.from("rot"), 200);
@@ -94,10 +98,11 @@ describe("a scrub of a cluster", { skip, timeout: TEST_TIMEOUT_MS, concurrency: 
     assert.ok(told.every(({ versions }) => versions.length === 1));
     assert.deepEqual(checked(details(ended)), [count, count]);
     // Once by the first scrub, once by this one; to heal two objects the other storage's are read once more.
-    assert.equal(await sum(all, "a"), first!.checked + count);
-    assert.equal(await sum(all, "b"), count + 2);
+    const [gone, rotten] = [blocks[5]!.sizeBytes, blocks[70]!.sizeBytes];
+    assert.equal(await sum(all, "a"), first!.bytes + bytes - gone);
+    assert.equal(await sum(all, "b"), bytes + gone + rotten);
     for (const storage of ["a", "b"]) {
-      for (const writer of writers) assert.ok((await writer.reads(storage)) > count / 8);
+      for (const writer of writers) assert.ok((await writer.reads(storage)) > bytes / 8);
     }
     await cluster.stopAgents();
     await cluster.repo.run(["gc"]);
@@ -105,22 +110,22 @@ describe("a scrub of a cluster", { skip, timeout: TEST_TIMEOUT_MS, concurrency: 
   });
 
   it("goes on when a writer dies, and where its coordinator has died", async () => {
-    const { cluster, count } = await makeCluster(["a"], 256 * KIB);
+    const { cluster, count, bytes } = await makeCluster(["a"], 256 * KIB);
     await using _ = cluster;
     const writer = await startTold(cluster, "dedup,writer");
     const victim = await startTold(cluster, "dedup,writer");
     const coordinator = await startTold(cluster, "coordinator");
     const job = await cluster.submit({ kind: "scrub", deep: true });
-    await until(async () => ((await victim.reads("a")) > count / 8 ? true : undefined), 50);
+    await until(async () => ((await victim.reads("a")) > bytes / 8 ? true : undefined), 50);
     const before = await victim.reads("a");
     await victim.agent.kill();
-    await until(async () => ((await writer.reads("a")) > count / 3 ? true : undefined), 50);
+    await until(async () => ((await writer.reads("a")) > bytes / 3 ? true : undefined), 50);
     const atCoordinator = await coordinator.reads("a");
     await coordinator.agent.kill();
     const next = await startTold(cluster, "coordinator");
     const again = checked(await cluster.done(job));
     const total = before + atCoordinator + (await sum([writer, next], "a"));
-    assert.ok(total < count * 1.5, `${total} reads of ${count} objects`);
+    assert.ok(total < bytes * 1.5, `${total} bytes were read of ${bytes}`);
     assert.ok(again[0]! < count, "the second try has found marks of the first");
     await cluster.stopAgents();
     const { storages } = await cluster.repo.json<{ storages: { verifiedSince: string }[] }>([
@@ -132,7 +137,7 @@ describe("a scrub of a cluster", { skip, timeout: TEST_TIMEOUT_MS, concurrency: 
   });
 
   it("stops within seconds, in every process", async () => {
-    const { cluster, count } = await makeCluster(["a"], 64 * KIB);
+    const { cluster, bytes } = await makeCluster(["a"], 64 * KIB);
     await using _ = cluster;
     const all = [
       await startTold(cluster, "dedup,writer"),
@@ -152,8 +157,9 @@ describe("a scrub of a cluster", { skip, timeout: TEST_TIMEOUT_MS, concurrency: 
       before = quiet;
       await setTimeout(2000);
     }
-    // What waits for its turn is hundreds of them in each process.
-    assert.ok(quiet < count && quiet - reads < 100, `${quiet - reads} reads after it had ended`);
+    // What waits for its turn is hundreds of objects in each process.
+    const late = quiet - reads;
+    assert.ok(quiet < bytes && late < 100 * BLOCK_BYTES, `${late} bytes were read afterwards`);
     await cluster.stopAgents();
   });
 });
