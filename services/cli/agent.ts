@@ -196,7 +196,10 @@ async function startRolesOf(
     engine.onClose(() => dedup.stop());
   }
   if (roles.has("writer")) {
-    const writer = startWriter(repo, bus, slots);
+    const writer = startWriter(repo, bus, {
+      ...slots,
+      leavesScrubs: !roles.has("coordinator"),
+    });
     const ended = new AbortController();
     const recorded = recordLate(ports, writer, ended.signal);
     engine.onClose(async () => {

@@ -23,6 +23,11 @@ export interface WriterOptions {
   readonly slotBytes: number;
   /** Slots for sealed objects, and as many for plaintexts read back. */
   readonly slotCount: number;
+  /**
+   * With a write-only access key it takes no part in scrubs: who cannot open what is stored judges less, and wraps nothing anew. For
+   * writers beside which there is a coordinator elsewhere, which scrubs where nobody else does.
+   */
+  readonly leavesScrubs?: boolean;
 }
 
 /** A running writer. */
@@ -84,8 +89,8 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
     },
     onDefect,
   );
-  // Who cannot open what is stored judges less, and wraps nothing anew: where there is anybody else, that one is asked.
-  const verifying = canOpen(repo.keys) ? serveVerify(repo, bus) : { stop: () => Promise.resolve() };
+  const takesPart = options.leavesScrubs !== true || canOpen(repo.keys);
+  const verifying = takesPart ? serveVerify(repo, bus) : undefined;
   return {
     drain: async (ms, signal) => {
       const done = new AbortController();
@@ -96,7 +101,7 @@ export function startWriter(repo: Repository, bus: Bus, options: WriterOptions):
       return latePuts.storages;
     },
     stop: async () => {
-      await verifying.stop();
+      await verifying?.stop();
       await subscription.stop();
       await upkeep.stop();
     },
