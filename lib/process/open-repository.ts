@@ -1,7 +1,7 @@
 // An open repository as a process has it: metadata, storages, keys. What is not asked for is not opened: `ls` needs the metadata
 // only, `rm` the keys and storages as well. Modules are loaded likewise.
 import type { Readable } from "node:stream";
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { noTelemetry } from "#lib/drivers/system/no-telemetry.ts";
 import type { ProcessLock } from "#lib/drivers/system/process-lock.ts";
@@ -156,6 +156,8 @@ export class OpenRepository {
     const { unknown } = await this.storages();
     const missing = unknown.find(({ name }) => names.includes(name));
     if (missing === undefined) return;
+    // One that was removed from the repository, for example.
+    if (isErrorCode(missing.reason, ErrorCode.Refused)) throw missing.reason;
     throw new AshlarError(
       ErrorCode.Config,
       `storage ${missing.name} is in the configuration, but it was not added to the repository`,

@@ -6,6 +6,7 @@ import { decodeKeyObject } from "#proto/key-object.ts";
 import { verifyFacts } from "./key-objects.ts";
 import type { RepositoryKeys } from "./keys.ts";
 import {
+  ACCESS_KEYS_MAX,
   changeAccessKeys,
   readAccessKeys,
   type AccessKeyChange,
@@ -42,6 +43,14 @@ export async function mergeAccessKeys(
     best.set(accessId, entry);
   }
   for (const accessId of best.keys()) forged.delete(accessId);
+  // Whoever can write to a storage can put any number of objects there that nobody vouches for: they must not keep out the others.
+  const inOrder = [...best].toSorted(
+    ([, a], [, b]) => rankOf(keys, b.record.object) - rankOf(keys, a.record.object),
+  );
+  for (const [accessId] of inOrder.slice(ACCESS_KEYS_MAX)) {
+    best.delete(accessId);
+    forged.add(accessId);
+  }
   const changes = [...best.values()].map(({ accessId, record }): AccessKeyChange => ({
     accessId,
     before: present.get(accessId),

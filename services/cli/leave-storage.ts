@@ -1,7 +1,7 @@
 // Versions that leave a storage, storages that are emptied, and storages that are there no more.
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rename, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { isMap, isSeq, parseDocument } from "yaml";
+import { isMap, isScalar, isSeq, parseDocument, type Document } from "yaml";
 import { AshlarError, ErrorCode, fromSystemError, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId, VersionUid } from "#lib/core/ids.ts";
 import type { KvReader } from "#lib/ports/kv.ts";
@@ -230,6 +230,17 @@ export async function retireEmpty(engine: Engine, name: string): Promise<void> {
   await dropFromConfig(engine, name);
 }
 
+/** Goes on where a removal was stopped behind the point of no return; false where the storage was not removed. */
+export async function forgetAgain(engine: Engine, name: string): Promise<boolean> {
+  const isRetired = (await listStorages(engine.kv)).some(
+    ({ record }) => record.name === name && record.state === "retired",
+  );
+  if (!isRetired || engine.knownStorages.some(isThere(name))) return false;
+  await forgetRetired(await engine.repository(), engine.context.signal);
+  await dropFromConfig(engine, name);
+  return true;
+}
+
 /** What giving a storage up would cost. */
 export async function lossOf(engine: Engine, name: string): Promise<Loss> {
   const id = knownStorage(engine, name);
@@ -250,18 +261,16 @@ export async function lossOf(engine: Engine, name: string): Promise<Loss> {
  * had is lost. Asks first. It need not be there. May be stopped and given again.
  */
 export async function giveUp(engine: Engine, name: string): Promise<Loss> {
-  const retired = (await listStorages(engine.kv)).find(
-    ({ record }) => record.name === name && record.state === "retired",
-  );
-  const isAgain = retired !== undefined && !engine.knownStorages.some(isThere(name));
-  const loss = isAgain ? { name, lost: [], belowQuorum: [] } : await lossOf(engine, name);
-  if (!isAgain) {
-    await confirm(
-      engine.context,
-      `Giving up ${name} loses ${loss.lost.length} versions, and leaves ${loss.belowQuorum.length} at fewer storages than they want. Give it up for ever?`,
-    );
-    await retireStorage(engine.kv, knownStorage(engine, name), true);
+  if (await forgetAgain(engine, name)) {
+    await putHeadsNow(engine);
+    return { name, lost: [], belowQuorum: [] };
   }
+  const loss = await lossOf(engine, name);
+  await confirm(
+    engine.context,
+    `Giving up ${name} loses ${loss.lost.length} versions, and leaves ${loss.belowQuorum.length} at fewer storages than they want. Give it up for ever?`,
+  );
+  await retireStorage(engine.kv, knownStorage(engine, name), true);
   await forgetRetired(await engine.repository(), engine.context.signal);
   await putHeadsNow(engine);
   await dropFromConfig(engine, name);
@@ -274,7 +283,10 @@ const isThere =
     record.name === name && record.state !== "retired";
 
 /** Takes a storage out of the configuration, leaving its comments as they are. */
-async function dropFromConfig({ config, context }: Engine, name: string): Promise<void> {
+export async function dropFromConfig(
+  { config, context }: Pick<Engine, "config" | "context">,
+  name: string,
+): Promise<void> {
   const { file } = config;
   try {
     const document = parseDocument(await readFile(file, "utf8"));
@@ -284,13 +296,30 @@ async function dropFromConfig({ config, context }: Engine, name: string): Promis
       : -1;
     if (at < 0) return;
     document.deleteIn(["storages", at]);
+    for (const list of ["storages", "prefer"]) dropName(document, ["defaults", list], name);
     const text = document.toString({ lineWidth: 0 });
     // What it says of others, such as a quorum, may not fit any more: that is for whoever wrote it.
     parseConfig(text, file, { env: context.env, cwd: context.cwd, hostname: hostname() });
-    await writeFile(file, text);
+    // Whoever is stopped here leaves the old one or the new one.
+    const temporary = `${file}.tmp`;
+    await writeFile(temporary, text, { mode: (await stat(file)).mode });
+    await rename(temporary, file);
   } catch (error) {
-    context.log.warn(`the configuration still has storage ${name}: take it out of ${file}`, {
-      error: fromSystemError(error, `changing ${file}`),
-    });
+    const { message } = fromSystemError(error, `changing ${file}`) as Error;
+    throw new AshlarError(
+      ErrorCode.Config,
+      `storage ${name} was removed from the repository, but the configuration still has it: ${message}`,
+      { remedy: `take it out of ${file}`, cause: error },
+    );
   }
+}
+
+/** Takes a name out of a list; a list that is empty then goes. */
+function dropName(document: Document, at: readonly string[], name: string): void {
+  const list: unknown = document.getIn(at);
+  if (!isSeq(list)) return;
+  const index = list.items.findIndex((item) => isScalar(item) && item.value === name);
+  if (index < 0) return;
+  list.delete(index);
+  if (list.items.length === 0) document.deleteIn(at);
 }

@@ -1,6 +1,7 @@
 // Compares what the storages show with what the metadata name there. Objects come and go meanwhile, so the order decides what
 // is certain: an object that a record names as placed was durable before; what the listing lacks is looked up by name, and
 // the record is read again after that. What a listing shows and no record names is only counted: sweeping it is gc's.
+import { isRenewal } from "#lib/repository/transactions/renew.ts";
 import { isErrorCode, AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { BlockId, Generation, StorageId } from "#lib/core/ids.ts";
 import type { BlobStore } from "#lib/ports/blob-store.ts";
@@ -122,7 +123,7 @@ async function listObjects(
   await flush();
 }
 
-/** Renewals that are not finished name their objects, too. */
+/** Also what is to take the place of another object is named. */
 function countUnnamed(
   run: FsckRun,
   storage: StorageId,
@@ -139,7 +140,12 @@ function countUnnamed(
     });
     // No sweep is of any use to what is locked.
     const waiting = await reader.getMany(unnamed.map(({ waits }) => waits));
-    return waiting.filter((value) => value === undefined).length;
+    let count = 0;
+    for (const [index, { id, generation }] of unnamed.entries()) {
+      if (waiting[index] !== undefined) continue;
+      if (!(await isRenewal(reader, storage, id, generation))) count += 1;
+    }
+    return count;
   });
 }
 

@@ -513,6 +513,8 @@ describe("a write-only access key", { timeout: TEST_TIMEOUT_MS }, () => {
     }
     assert.equal((await list(repo)).keys.flatMap(({ missingAt }) => missingAt).length, 0);
     await repo.run(["scrub", "--deep"]);
+    // What was under the retired key was wrapped anew.
+    await repo.run(["gc"]);
     await repo.assertNoOrphans();
   });
 });

@@ -1,5 +1,6 @@
 // ashlar gc: collects what nobody refers to any more, and deletes it.
 import type { Command } from "commander";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { formatSize } from "#lib/core/size.ts";
 import type { GcResult } from "#services/coordinator/gc-job.ts";
 import type { Engine } from "../compose.ts";
@@ -21,6 +22,8 @@ const HELP = `
 Backups may run meanwhile: what they were told is known stays until they have used it. --abandon gives
 unfinished backups up that nobody works on, and with them what only they hold; a running one is never
 touched. --sweep compares each storage's listing with the metadata and deletes what no record names.
+--trim looks through all copies for those that no policy asks for: a version was removed that went to more storages than
+others that share its blocks.
 
 Examples:
   ashlar gc
@@ -53,6 +56,11 @@ async function runGc(engine: Engine, options: GcOptions): Promise<void> {
   const { collectGarbage, planCollection } = await import("#services/coordinator/gc-job.ts");
   const coordinator = await engine.coordinator();
   const abandon = options.abandon === true;
+  if (options.dryRun === true && options.trim === true) {
+    throw new AshlarError(ErrorCode.Usage, "--dry-run does not tell what --trim would find", {
+      remedy: "leave one of them out",
+    });
+  }
   if (options.dryRun === true) {
     const plan = await planCollection(coordinator, { abandon, signal: context.signal });
     output.result({ dryRun: true, ...planDocument(engine, plan) }, () => [

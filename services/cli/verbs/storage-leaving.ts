@@ -87,7 +87,11 @@ function checkOptions({ lost, dryRun, to }: RemoveOptions): void {
 }
 
 async function remove(engine: Engine, name: string, { to = [] }: RemoveOptions): Promise<void> {
-  const { drainStorage, retireEmpty } = await import("../leave-storage.ts");
+  const { drainStorage, forgetAgain, retireEmpty } = await import("../leave-storage.ts");
+  if (await forgetAgain(engine, name)) {
+    engine.context.output.result({ name, removed: true }, () => [`removed storage ${name}`]);
+    return;
+  }
   const drained = await drainStorage(engine, name, to);
   if (drained.left.length === 0) await retireEmpty(engine, name);
   const removed = drained.left.length === 0;
