@@ -59,6 +59,7 @@ export async function leavePolicies(
   engine: Engine,
   uids: readonly VersionUid[],
   storage: StorageId,
+  verified: ReadonlySet<StorageId>,
 ): Promise<{ readonly count: number; readonly kept: readonly KeptVersion[] }> {
   const repo = await engine.repository();
   const kept: KeptVersion[] = [];
@@ -69,7 +70,7 @@ export async function leavePolicies(
     if (before?.policy.storages.includes(storage) !== true) continue;
     try {
       const prefix = headPrefix(repo.keys, uid);
-      await narrowPolicy(repo.kv, { uid, storage, headPrefix: prefix, isLost: false });
+      await narrowPolicy(repo.kv, { uid, storage, headPrefix: prefix, isLost: false, verified });
       count += 1;
     } catch (error) {
       // It was removed meanwhile.
@@ -113,8 +114,8 @@ export async function drainStorage(
     await upkeep.fill(target, { signal: context.signal });
   }
   await putHeadsNow(engine);
-  await verifyOthers(engine, valid, id, startMs);
-  const { count, kept } = await leavePolicies(engine, uids, id);
+  const verified = await verifyOthers(engine, valid, id, startMs);
+  const { count, kept } = await leavePolicies(engine, uids, id, verified);
   await putHeadsNow(engine);
   await queueAllLeaving(repo, id, context.signal);
   const before = await countCopies(engine, id);
@@ -126,15 +127,16 @@ export async function drainStorage(
 
 /**
  * Reads what versions have at their other storages, every byte that was not verified since `sinceMs`, before they leave one: the
- * copy there may be the only one that is as it should be. What is wrong is healed from it, or found to stay.
+ * copy there may be the only one that is as it should be. What is wrong is healed from it, or found to stay. Gives the storages
+ * that could be read.
  */
 export async function verifyOthers(
   engine: Engine,
   uids: readonly VersionUid[],
   leaving: StorageId,
   sinceMs: number,
-): Promise<void> {
-  if (uids.length === 0) return;
+): Promise<ReadonlySet<StorageId>> {
+  if (uids.length === 0) return new Set();
   const { upkeep, repo } = await engine.coordinator();
   const chosen = new Set(uids);
   const storages = new Set<StorageId>();
@@ -146,7 +148,7 @@ export async function verifyOthers(
   );
   const counter = startCounter(engine.context, "verifying the other storages");
   try {
-    const { damaged } = await upkeep.scrub({
+    const { damaged, storages: looked } = await upkeep.scrub({
       deep: true,
       versions: uids,
       storages: others,
@@ -155,9 +157,19 @@ export async function verifyOthers(
       onProgress: counter.show,
     });
     const lost = damaged.filter(({ healed }) => !healed).length;
-    if (damaged.length === 0) return;
-    engine.context.log.warn(
-      `${damaged.length} damaged objects were found at the other storages, ${damaged.length - lost} of them healed`,
+    if (damaged.length > 0) {
+      engine.context.log.warn(
+        `${damaged.length} damaged objects were found at the other storages, ${damaged.length - lost} of them healed`,
+      );
+    }
+    for (const { storage, reason } of looked) {
+      if (reason === undefined) continue;
+      engine.context.log.warn(
+        `storage ${engine.nameOf(storage)} counts for nothing here: ${reason}`,
+      );
+    }
+    return new Set(
+      looked.flatMap(({ storage, reason }) => (reason === undefined ? [storage] : [])),
     );
   } finally {
     counter.stop();

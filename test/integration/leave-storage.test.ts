@@ -1,6 +1,6 @@
 /** Versions that leave storages, storages that are emptied and removed, and storages that are lost for ever. */
 import assert from "node:assert/strict";
-import { readFile, rm, truncate } from "node:fs/promises";
+import { readFile, rename, rm, truncate } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { noiseBlocks, writeImage } from "#test/fixtures/integration-image.ts";
@@ -76,6 +76,11 @@ describe("leaving storages", { timeout: TEST_TIMEOUT_MS }, () => {
     assert.ok(one !== undefined && two !== undefined);
     await truncate(one.file, 100);
     await rm(two.file);
+    // What cannot be read proves nothing.
+    await rename(repo.storageFolder("b"), repo.home.at("away"));
+    await repo.fails(EXIT_TRY_AGAIN, ["storage", "drain", "a"]);
+    assert.equal(await repo.blockCount("a"), 12);
+    await rename(repo.home.at("away"), repo.storageFolder("b"));
     const drained = await repo.run(["storage", "drain", "a"]);
     assert.match(
       drained.stderr,

@@ -77,6 +77,8 @@ export interface Narrowing {
   readonly headPrefix: string;
   /** The storage is lost: the version makes do with what is left, and with a lower quorum if need be. */
   readonly isLost: boolean;
+  /** Only these others are known to have what the records say; default: all. */
+  readonly verified?: ReadonlySet<StorageId>;
 }
 
 /**
@@ -85,7 +87,7 @@ export interface Narrowing {
  * @throws NotFound for a version that is gone, TryAgain for one that is being made, Refused where the others are not enough
  */
 export function narrowPolicy(kv: Kv, narrowing: Narrowing): Promise<VersionRecord> {
-  const { uid, storage, headPrefix, isLost } = narrowing;
+  const { uid, storage, headPrefix, isLost, verified } = narrowing;
   return kv.transact(
     async (tx) => {
       const version = await requireVersion(tx, uid);
@@ -96,7 +98,8 @@ export function narrowPolicy(kv: Kv, narrowing: Narrowing): Promise<VersionRecor
         });
       }
       const storages = version.policy.storages.filter((other) => other !== storage);
-      if (!isLost) await requireWholeElsewhere(tx, version, storages, headPrefix);
+      const others = storages.filter((other) => verified?.has(other) !== false);
+      if (!isLost) await requireWholeElsewhere(tx, version, others, headPrefix);
       // Whoever has lost the only one keeps the name of what is lost.
       if (storages.length === 0) return version;
       const narrowed: VersionRecord = {

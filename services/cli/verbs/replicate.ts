@@ -191,8 +191,8 @@ async function leave(
   await prepareChange(engine);
   const uids = await chosen(engine, references);
   const storage = knownStorage(engine, from);
-  await verifyOthers(engine, uids, storage, sinceMs);
-  const { count, kept } = await leavePolicies(engine, uids, storage);
+  const verified = await verifyOthers(engine, uids, storage, sinceMs);
+  const { count, kept } = await leavePolicies(engine, uids, storage, verified);
   await putHeadsNow(engine);
   output.note(`${count} of ${uids.length} versions are not to be at ${from} any more`);
   const [first] = kept;
