@@ -50,7 +50,7 @@ export const BUGS_OF_BRINGING: readonly PlantedBug[] = [
     step: "2 Store",
     breaks: ["I3"],
     scenario: "faults",
-    seeds: { from: 90, count: 12 },
+    seeds: { from: 155, count: 12 },
     file: "lib/repository/transactions/store.ts",
     find: 'copy?.state === "coming" && copy.generation === generation) {',
     replace: 'copy?.state === "coming") {',

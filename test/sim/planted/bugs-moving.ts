@@ -56,13 +56,4 @@ export const BUGS_OF_MOVING: readonly PlantedBug[] = [
     find: "    const copies = record.copies.filter((copy) => copy.storage !== storage);\n",
     replace: "    const { copies } = record;\n    if (copies.length > 0) return false;\n",
   },
-  {
-    name: "the name of a renewed copy stays one that is to take its place",
-    step: "8 Scrub",
-    breaks: ["I3", "I4"],
-    ...sites,
-    file: "lib/repository/transactions/renew.ts",
-    find: "      if (isNamed) tx.clear(at);\n",
-    replace: "",
-  },
 ];
