@@ -311,7 +311,7 @@ describe("a rotation", { timeout: TEST_TIMEOUT_MS }, () => {
       const before = (await list(repo)).repositoryKeys.length;
       const running = repo.start(["key", "rotate"]);
       if (round < 6) killAtChange(running, places[round % 3] as string, 1 + Math.floor(round / 3));
-      else setTimeout(() => running.signal("SIGKILL"), durationMs * (0.4 + (round - 6) * 0.1));
+      else setTimeout(() => running.signal("SIGKILL"), durationMs * (0.1 + (round - 6) * 0.15));
       const ended = await running.ended;
       const { keys, repositoryKeys } = await list(repo);
       assert.ok([before, before + 1].includes(repositoryKeys.length), describeEnd(ended));
