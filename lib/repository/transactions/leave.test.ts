@@ -344,6 +344,18 @@ describe("a storage that is lost", () => {
     assert.equal(await world.states(X), "placed ");
   });
 
+  it("is forgotten also where its queues name what is not there", async () => {
+    const world = await ProtocolWorld.open(1);
+    const [a] = world.storages as [StorageId];
+    await world.kv.transact(async (tx) => {
+      tx.set(key.owed(a, X), Buffer.alloc(0));
+      tx.set(key.verify(a, 1, Y), Buffer.alloc(0));
+    });
+    await retireStorage(world.kv, a, true);
+    let steps = 0;
+    while (await forgetStep(world.kv, a, headPrefix)) assert.ok((steps += 1) < 10);
+  });
+
   it("lowers no quorum of a backup that wants all its storages", async () => {
     for (const [count, quorum] of [
       [1, 1],

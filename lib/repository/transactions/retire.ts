@@ -70,11 +70,14 @@ export function forgetStep(
 /** A record that has no good copy left is marked by its re-check, which this queues. */
 async function dropCopies(tx: KvTransaction, storage: StorageId): Promise<boolean> {
   const ids = new Set<BlockId>();
+  // Each entry goes, also one that is there in vain: or the next step would find it again, for ever.
   for (const entry of await tx.range({ ...range.owed(storage), limit: STEP })) {
     ids.add(parse.owed(entry.key).id);
+    tx.clear(entry.key);
   }
   for (const entry of await tx.range({ ...range.verify(storage), limit: STEP })) {
     ids.add(parse.verify(entry.key).id);
+    tx.clear(entry.key);
   }
   for (const id of ids) {
     const record = await readBlock(tx, id);
