@@ -18,6 +18,9 @@ export interface Left {
   readonly bytes: number;
 }
 
+/** Two for each level of the highest tree, and many to spare: backups that take marks back all the time must not keep anybody here. */
+const PASSES_MAX = 64;
+
 type Counts = { copies: number; bytes: number };
 
 /** Lets copies leave until nothing more can, everywhere where something is queued to. */
@@ -38,7 +41,7 @@ async function leaveStorage(
 ): Promise<Counts> {
   const counts: Counts = { copies: 0, bytes: 0 };
   const prefixOf: LeaveOptions["headPrefix"] = (uid) => headPrefix(repo.keys, uid);
-  for (;;) {
+  for (let pass = 0; pass < PASSES_MAX; pass += 1) {
     // What was marked before this pass is past it now, but for those who are still at work.
     await raiseEpoch(repo.kv);
     const options = { storage, horizon: await lowestHorizon(repo.kv), headPrefix: prefixOf };
@@ -52,8 +55,9 @@ async function leaveStorage(
       moved += step.left + step.marked + step.unfinished;
       from = step.next;
     } while (from !== undefined);
-    if (moved === 0) return counts;
+    if (moved === 0) break;
   }
+  return counts;
 }
 
 /** Queues all copies that a storage has or is owed: those that no policy asks for leave at the next turn. */
