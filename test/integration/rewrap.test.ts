@@ -59,6 +59,13 @@ describe("after a rotation", { timeout: TEST_TIMEOUT_MS }, () => {
       assert.equal(await repo.blockCount("a"), BLOCKS, "nothing is there twice");
       await repo.assertNoOrphans();
       await repo.assertClean();
+      // With everything else gone, one storage and the key file are enough, as before.
+      const rebuilt = repo.fresh("rebuilt");
+      const from = ["--from", repo.storageFolder("a"), "--key-file", repo.keyFile];
+      await repo.run(["rebuild", rebuilt, ...from]);
+      const target = repo.fresh("target");
+      await repo.run(["-c", rebuilt, "restore", uid, target]);
+      assert.ok((await readFile(target)).equals(bytes));
     });
   }
 });
