@@ -35,6 +35,13 @@ function withField(name: string, value: RecordMap[string]): Buffer {
 describe("a head", () => {
   it("comes back as it was", () => {
     assert.deepEqual(decodeHead(encodeHead(HEAD)), HEAD);
+    const { policy } = HEAD;
+    const compression = { name: "of a newer Ashlar", level: 0 };
+    const chosen: Head = {
+      ...HEAD,
+      policy: { ...policy, prefer: policy.storages.slice(1), compression },
+    };
+    assert.deepEqual(decodeHead(encodeHead(chosen)), chosen);
     const last: Head = { ...HEAD, removed: true, root: undefined };
     assert.deepEqual(decodeHead(encodeHead(last)), last);
   });

@@ -34,6 +34,8 @@ export interface Head {
     readonly quorum: number;
     /** Absent where there is no preference. */
     readonly prefer?: readonly string[];
+    /** Absent where nobody chose one. A name that is not known here may be of a newer Ashlar. */
+    readonly compression?: { readonly name: string; readonly level: number };
   };
   readonly source: string;
   readonly warnings: readonly string[];
@@ -51,7 +53,12 @@ export function encodeHead(head: Head): Buffer {
     format: HEAD_FORMAT,
     removed: removed ? true : undefined,
     root: root === undefined ? undefined : Buffer.from(root, "hex"),
-    policy: { storages: policy.storages, quorum: policy.quorum, prefer: policy.prefer },
+    policy: {
+      storages: policy.storages,
+      quorum: policy.quorum,
+      prefer: policy.prefer,
+      compression: policy.compression,
+    },
   });
 }
 
@@ -84,12 +91,19 @@ export function decodeHead(bytes: Uint8Array): Head {
       ...(policy.has("prefer")
         ? { prefer: policy.list("prefer", asStorageId, "storage identities") }
         : {}),
+      ...(policy.has("compression")
+        ? { compression: decodeCompression(policy.record("compression")) }
+        : {}),
     },
     source: fields.text("source"),
     warnings: fields.list("warnings", asText, "text"),
   };
   const unknown = fields.unknown();
   return Object.keys(unknown).length === 0 ? head : { ...head, unknown };
+}
+
+function decodeCompression(fields: FieldReader): { name: string; level: number } {
+  return { name: fields.text("name"), level: fields.whole("level", 0) };
 }
 
 function checkRoot(removed: boolean, root: string | undefined): void {

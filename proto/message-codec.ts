@@ -11,12 +11,12 @@ import {
   REPLY_SHAPES,
   REQUEST_SHAPES,
 } from "./message-shapes.ts";
+import type { ProgressMessage } from "./message-parts.ts";
 import {
   MESSAGE_VERSION,
   type AgentMessage,
   type Envelope,
   type PresenceMessage,
-  type ProgressMessage,
   type ReplyEnvelope,
   type Requests,
   type RequestType,

@@ -7,25 +7,28 @@
 // - Anything else needs subjects of another version (MESSAGE_VERSION).
 // `test/recorded/` has each kind as each release sent it; its test fails where the shapes here do not keep the rule.
 import type {
-  AgentMessage,
   BackupCounts,
   BaseMessage,
+  CompressionMessage,
   CopyMessage,
   DamagedBlockMessage,
-  Envelope,
   ErrorMessage,
   PolicyMessage,
-  PresenceMessage,
   ProgressMessage,
   PutBlockMessage,
   PutOutcomeMessage,
   PutTimesMessage,
   ReadBlockMessage,
   ReadOutcomeMessage,
+  SessionMessage,
+} from "./message-parts.ts";
+import type {
+  AgentMessage,
+  Envelope,
+  PresenceMessage,
   ReplyEnvelope,
   Requests,
   RequestType,
-  SessionMessage,
 } from "./messages.ts";
 import {
   anything,
@@ -70,6 +73,7 @@ export const REPLY_ENVELOPE: Shape<ReplyEnvelope> = fields<ReplyEnvelope>({
 
 const SESSION = { session: text, token: text } as const;
 const POLICY = fields<PolicyMessage>({ storages: list(text), quorum: number });
+const COMPRESSION = fields<CompressionMessage>({ name: text, level: number });
 const COPY = fields<CopyMessage>({ storage: text, generation: text });
 const KIND = word("block", "node");
 const NOTHING = fields<Record<string, never>>({});
@@ -131,6 +135,7 @@ export const REQUEST_SHAPES: { readonly [T in RequestType]: Shape<Requests[T]["r
         need: number,
       }),
     ),
+    compression: optional(COMPRESSION),
   }),
   settle: fields<Requests["settle"]["request"]>({
     ids: bytes,
@@ -159,6 +164,7 @@ export const REQUEST_SHAPES: { readonly [T in RequestType]: Shape<Requests[T]["r
     frozen: flag,
     blockBytes: number,
     policy: POLICY,
+    compression: optional(COMPRESSION),
     base: nullable(fields<BaseMessage>({ root: text, levels: number, sizeBytes: number })),
     hints: nullable(text),
     strictHints: flag,

@@ -3,6 +3,22 @@
 // unknown ones. Processes of two releases work together: what may change, and how, stands in message-shapes.ts, which the compiler
 // holds against this file.
 
+import type {
+  CompressionMessage,
+  BackupCounts,
+  BaseMessage,
+  CopyMessage,
+  DamagedBlockMessage,
+  ErrorMessage,
+  PolicyMessage,
+  PutBlockMessage,
+  PutOutcomeMessage,
+  PutTimesMessage,
+  ReadBlockMessage,
+  ReadOutcomeMessage,
+  SessionMessage,
+} from "./message-parts.ts";
+
 /**
  * Version of the messages: of the requests and replies, which carry it, and of all subjects, which are named by it. It rises only
  * with a change that processes of the release before cannot take; a message of a newer one is refused.
@@ -25,120 +41,6 @@ export const queues = {
   /** Jobs that are submitted without waiting for an answer: JSON. */
   jobs: "jobs",
 } as const;
-
-/** Storages and quorum, as sent. */
-export interface PolicyMessage {
-  readonly storages: readonly string[];
-  readonly quorum: number;
-}
-
-/** A copy to bring, or that was brought: storage identity and generation. */
-export interface CopyMessage {
-  readonly storage: string;
-  readonly generation: string;
-}
-
-/** What a writer spent on a put, in ms: `storages` by name, for the one that enough copies waited for. */
-export interface PutTimesMessage {
-  readonly queue: number;
-  readonly seal: number;
-  readonly store: number;
-  readonly storages: Readonly<Record<string, number>>;
-}
-
-/** Sessions authenticate each request by their token. */
-export interface SessionMessage {
-  readonly session: string;
-  readonly token: string;
-}
-
-/** One block of a `put`; offset and length are in the payload. */
-export interface PutBlockMessage {
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly copies: readonly CopyMessage[];
-  /** How many of the copies make the quorum. */
-  readonly need: number;
-}
-
-/** What became of one block of a `put`. */
-export interface PutOutcomeMessage {
-  /** False: a copy was not named any more; claim again. */
-  readonly named: boolean;
-  /** Where it is durable (nodes) or placed (blocks). */
-  readonly durable: readonly CopyMessage[];
-  readonly storedBytes: number;
-}
-
-/** One object to read back. */
-export interface ReadBlockMessage {
-  readonly kind: "block" | "node";
-  readonly id: string;
-  /** Plaintext bytes expected. */
-  readonly length: number;
-}
-
-/** Where a plaintext lies in the payload, or why it could not be had. */
-export type ReadOutcomeMessage =
-  | { readonly ok: true; readonly offset: number; readonly length: number }
-  | { readonly ok: false; readonly code: string; readonly reason: string };
-
-/** The base of an incremental backup. */
-export interface BaseMessage {
-  readonly root: string;
-  readonly levels: number;
-  readonly sizeBytes: number;
-}
-
-/** What a backup did, in bytes and blocks. */
-export interface BackupCounts {
-  readonly bytesRead: number;
-  readonly blocksRead: number;
-  readonly bytesNew: number;
-  readonly blocksNew: number;
-  readonly bytesKnown: number;
-  readonly blocksKnown: number;
-  readonly bytesSparse: number;
-  readonly blocksSparse: number;
-  readonly bytesUnchanged: number;
-  readonly blocksUnchanged: number;
-  readonly bytesStored: number;
-}
-
-/** Counts of a backup that has done nothing. */
-export const NO_COUNTS: BackupCounts = {
-  bytesRead: 0,
-  blocksRead: 0,
-  bytesNew: 0,
-  blocksNew: 0,
-  bytesKnown: 0,
-  blocksKnown: 0,
-  bytesSparse: 0,
-  blocksSparse: 0,
-  bytesUnchanged: 0,
-  blocksUnchanged: 0,
-  bytesStored: 0,
-};
-
-/** A block that could not be restored; of kind "node", everything below a node of the tree. */
-export interface DamagedBlockMessage {
-  readonly kind: "block" | "node";
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly reason: string;
-}
-
-/** Progress of a reader's job. */
-export interface ProgressMessage {
-  readonly phase: string;
-  readonly bytesDone: number;
-  readonly bytesTotal: number | null;
-  readonly bytesNew: number;
-  readonly bytesKnown: number;
-  readonly bytesSparse: number;
-}
 
 /** All requests, by type, with their replies. */
 export interface Requests {
@@ -204,6 +106,8 @@ export interface Requests {
     request: {
       readonly kind: "block" | "node";
       readonly blocks: readonly PutBlockMessage[];
+      /** Absent: as the writer's configuration says. */
+      readonly compression?: CompressionMessage;
     };
     reply: {
       readonly outcomes: readonly PutOutcomeMessage[];
@@ -276,6 +180,8 @@ export interface Requests {
       readonly frozen: boolean;
       readonly blockBytes: number;
       readonly policy: PolicyMessage;
+      /** How what it brings is compressed; goes into its puts. */
+      readonly compression?: CompressionMessage;
       readonly base: BaseMessage | null;
       /** Where the reader finds the hints, if there are any. */
       readonly hints: string | null;
@@ -363,14 +269,6 @@ export interface Envelope {
   /** Where the reply goes. */
   readonly replyTo: string;
   readonly body: unknown;
-}
-
-/** An error as it travels. */
-export interface ErrorMessage {
-  readonly code: string;
-  readonly message: string;
-  readonly remedy?: string;
-  readonly details?: Readonly<Record<string, unknown>>;
 }
 
 /** A reply as it travels. */

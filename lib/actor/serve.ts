@@ -2,10 +2,10 @@
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { Bus, BusMessage, Payload, Subscription } from "#lib/ports/bus.ts";
 import { decodeRequest, encodeReply, readRequest } from "#proto/message-codec.ts";
+import type { ErrorMessage } from "#proto/message-parts.ts";
 import {
   MESSAGE_VERSION,
   type Envelope,
-  type ErrorMessage,
   type ReplyEnvelope,
   type Requests,
   type RequestType,

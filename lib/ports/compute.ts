@@ -21,6 +21,12 @@ export interface HashedBlocks {
   readonly zero: Uint8Array;
 }
 
+/** How objects are compressed: a name that objects have for it (proto/sealed-object.ts), and zstd's level. */
+export interface CompressionChoice {
+  readonly name: string;
+  readonly level: number;
+}
+
 /** One object to seal. */
 export interface SealRequest {
   /** "block" or "node". */
@@ -28,6 +34,8 @@ export interface SealRequest {
   /** 32 bytes, as hex. */
   readonly id: string;
   readonly plain: Uint8Array;
+  /** Instead of how this process compresses what nobody has a wish for. */
+  readonly compression?: CompressionChoice;
   /** Refuse (Damaged) what does not hash to the id: it came from another process. */
   readonly verify?: boolean;
 }

@@ -19,7 +19,8 @@ import {
   permitsSmallBlocks,
   readerSchema,
 } from "./config-schema.ts";
-import type { Compression, ConfigContent, LogFormat, LogLevel } from "./config-schema.ts";
+import type { Compression } from "#proto/sealed-object.ts";
+import type { ConfigContent, LogFormat, LogLevel } from "./config-schema.ts";
 import { parseYaml } from "./yaml-file.ts";
 
 /** The name of the file that is looked for in a folder. */

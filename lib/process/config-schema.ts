@@ -4,6 +4,7 @@ import { z } from "zod";
 import { closestWord } from "#lib/core/closest-word.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { formatSizeExact, parseSize } from "#lib/core/size.ts";
+import { COMPRESSION_LEVEL_MAX, COMPRESSIONS } from "#lib/repository/compression-choice.ts";
 import {
   agentSchema,
   clusterKeys,
@@ -39,8 +40,6 @@ export const BLOCK_BYTES_MIN = 64 * KIB;
 /** With ASHLAR_TEST_SMALL_BLOCKS=1: tests get trees of many levels out of small images. */
 export const BLOCK_BYTES_TEST_MIN = 512;
 
-export const COMPRESSIONS = ["zstd", "lz4", "none"] as const;
-export type Compression = (typeof COMPRESSIONS)[number];
 export const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 export const LOG_FORMATS = ["text", "json"] as const;
@@ -79,7 +78,7 @@ function defaultsSchema(smallBlocks: boolean) {
         isBlockSize(bytes, smallBlocks),
       ).default(BLOCK_BYTES_DEFAULT),
       compression: oneOf(COMPRESSIONS).default("zstd"),
-      compressionLevel: whole(1, 19).default(1),
+      compressionLevel: whole(1, COMPRESSION_LEVEL_MAX).default(1),
       quorum: whole(1, 16).default(1),
       /** All storages unless given. */
       storages: z

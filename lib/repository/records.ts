@@ -1,7 +1,8 @@
 // The other records of the metadata, as msgpack maps: read by people's tools, extended by adding fields.
 import { Packr } from "msgpackr";
 import type { BlockId, JobId, SessionId, StorageId, Token, VersionUid } from "#lib/core/ids.ts";
-import { NO_COUNTS, type BackupCounts } from "#proto/messages.ts";
+import type { CompressionChoice } from "#lib/ports/compute.ts";
+import { NO_COUNTS, type BackupCounts } from "#proto/message-parts.ts";
 
 const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: "number" });
 
@@ -56,6 +57,8 @@ export interface Policy {
   readonly quorum: number;
   /** Those of them that restores of the version read first, in this order; absent: as the storages are configured. */
   readonly prefer?: readonly StorageId[];
+  /** How its blocks and nodes are compressed; absent: as the configuration of whoever seals them says. */
+  readonly compression?: CompressionChoice;
 }
 
 /** *in use*; *readonly*: counts, gets nothing new; *disabled*: counts for nothing; *retired*: for ever. */

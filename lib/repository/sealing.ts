@@ -10,6 +10,7 @@ import {
 } from "node:crypto";
 import { assert } from "#lib/core/assert.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import type { CompressionChoice } from "#lib/ports/compute.ts";
 import {
   checksumOf,
   DATA_KEY_BYTES,
@@ -26,7 +27,8 @@ import {
   type Compression,
   type SealedObject,
 } from "#proto/sealed-object.ts";
-import { createCompressor, decompressInto } from "./compression.ts";
+import { requireCompression } from "./compression-choice.ts";
+import { createCompressor, decompressInto, type Compressor } from "./compression.ts";
 import { freeMemory } from "./free-memory.ts";
 import { asBuffer, createHasher, type Hasher } from "./hashing.ts";
 import { createKeyUnwrapper, createKeyWrapper, type KeyWrapper } from "./key-wrap.ts";
@@ -43,9 +45,15 @@ import {
 
 /** Seals and opens objects of one repository. Synchronous; one per thread. */
 export interface Sealer {
-  /** Writes the sealed object into `out` at `offset` and returns its length; Internal when it does not fit. */
+  /**
+   * Writes the sealed object into `out` at `offset` and returns its length; Internal when it does not fit, Usage for a compression
+   * that there is not.
+   */
   sealInto(
-    object: ObjectIdentity & { readonly plain: Uint8Array },
+    object: ObjectIdentity & {
+      readonly plain: Uint8Array;
+      readonly compression?: CompressionChoice;
+    },
     out: Uint8Array,
     offset?: number,
   ): number;
@@ -93,7 +101,7 @@ export function sealedBytesMax(plainBytes: number): number {
 
 /** Makes a sealer. */
 export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer {
-  const compressor = createCompressor(options.compression, options.level);
+  const compressors = createCompressors(options);
   const hasher = createHasher(keys);
   const wrapper = createKeyWrapper(keys);
   const unwrapper = createKeyUnwrapper(keys);
@@ -109,6 +117,7 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     const room = asBuffer(out).subarray(offset);
     // Compressed into its place and encrypted there: no memory but the object's own.
     const area = room.subarray(contentAt, Math.max(contentAt, room.length - TAIL_BYTES));
+    const { name, compressor } = compressors(object.compression);
     const compressedBytes = compressor.compressInto(plain, area);
     const storedBytes = compressedBytes ?? plain.length;
     const length = sealedBytes(wrapper.scheme, storedBytes);
@@ -117,7 +126,7 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     writeHeader(target, {
       kind: object.kind,
       id: object.id,
-      compression: compressedBytes === undefined ? "none" : options.compression,
+      compression: compressedBytes === undefined ? "none" : name,
       plainBytes: plain.length,
       storedBytes,
       keyId: wrapper.keyId,
@@ -159,6 +168,31 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
       return out;
     },
     renew: createRenew(keys),
+  };
+}
+
+interface NamedCompressor {
+  readonly name: Compression;
+  readonly compressor: Compressor;
+}
+
+/** What compresses by a choice, or by none; each is made when it is first wanted, and kept, for it keeps state. */
+function createCompressors({
+  compression,
+  level,
+}: SealOptions): (choice?: CompressionChoice) => NamedCompressor {
+  const usual = { name: compression, compressor: createCompressor(compression, level) };
+  const chosen = new Map<string, NamedCompressor>();
+  return (choice) => {
+    if (choice === undefined) return usual;
+    const wanted = `${choice.name}:${choice.level}`;
+    let found = chosen.get(wanted);
+    if (found === undefined) {
+      const name = requireCompression(choice);
+      found = { name, compressor: createCompressor(name, choice.level) };
+      chosen.set(wanted, found);
+    }
+    return found;
   };
 }
 

@@ -1,7 +1,7 @@
 // The ashlar.yaml that `init` writes: what was chosen, and everything else as a comment with its default, so that the file
 // is its own manual.
 import { formatSizeExact } from "#lib/core/size.ts";
-import type { Compression } from "#lib/process/config-schema.ts";
+import type { Compression } from "#proto/sealed-object.ts";
 
 /** What `init` decided. Paths and URLs are written as they are. */
 export interface ConfigChoices {

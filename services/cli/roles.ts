@@ -91,6 +91,7 @@ export function coordinatorSettings({ sessions, defaults }: Config): Coordinator
     storages: defaults.storages,
     quorum: defaults.quorum,
     prefer: defaults.prefer,
+    compression: { name: defaults.compression, level: defaults.compressionLevel },
   };
 }
 

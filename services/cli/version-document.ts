@@ -27,6 +27,7 @@ export function versionDocument(listed: ListedVersion, nameOf: StorageNames): ob
     completeAt: completeAt.map(nameOf),
     quorum: version.policy.quorum,
     prefer: (version.policy.prefer ?? []).map(nameOf),
+    compression: version.policy.compression ?? null,
     source: version.source,
     warnings: version.warnings,
     root: version.root ?? null,

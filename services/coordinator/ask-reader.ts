@@ -1,6 +1,7 @@
 // Asking the reader of a host that may be gone for good: nobody waits for its answer longer than there is hope of one.
 import type { Clock } from "#lib/ports/clock.ts";
-import { queues, type Requests, type SessionMessage } from "#proto/messages.ts";
+import type { SessionMessage } from "#proto/message-parts.ts";
+import { queues, type Requests } from "#proto/messages.ts";
 import type { CoordinatorContext } from "./context.ts";
 
 /** How long the answer of a reader that was told to stop is waited for, in ms. */

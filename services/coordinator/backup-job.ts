@@ -16,6 +16,7 @@ import {
   type StartedBackup,
 } from "./backup-session.ts";
 import { catchUp } from "./catch-up.ts";
+import { choosePolicy } from "./choose-policy.ts";
 import type { CoordinatorContext } from "./context.ts";
 import { endDead, noticeDead, settle } from "./dead-sessions.ts";
 import type { BackupJob, BackupResult, JobOptions, StorageOutcome } from "./jobs.ts";
@@ -66,39 +67,6 @@ export async function runBackup(
       started = await takeOver(context, started);
     }
   }
-}
-
-function choosePolicy(context: CoordinatorContext, job: BackupJob): Policy {
-  const { repo, settings } = context;
-  const names = job.storages ?? settings.storages;
-  const storages = [...new Set(names.map((name) => repo.storages.byName(name).id))];
-  const quorum = job.quorum ?? settings.quorum;
-  if (quorum < 1 || quorum > storages.length) {
-    throw new AshlarError(
-      ErrorCode.Usage,
-      `a quorum of ${quorum} does not fit ${storages.length} storages (${names.join(", ")})`,
-      { remedy: "name more storages, or a smaller quorum" },
-    );
-  }
-  const prefer = choosePreferred(context, job, storages);
-  return { storages, quorum, ...(prefer.length === 0 ? {} : { prefer }) };
-}
-
-/** What the job prefers must be a storage of the version; of what the configuration does, those that are. */
-function choosePreferred(
-  { repo, settings }: CoordinatorContext,
-  job: BackupJob,
-  storages: readonly StorageId[],
-): StorageId[] {
-  const names = [...new Set(job.prefer ?? settings.prefer ?? [])];
-  const isStranger = (name: string): boolean => !storages.includes(repo.storages.byName(name).id);
-  const stranger = job.prefer?.find(isStranger);
-  if (stranger !== undefined) {
-    throw new AshlarError(ErrorCode.Usage, `the version does not go to ${stranger}`, {
-      remedy: "prefer a storage that it goes to",
-    });
-  }
-  return names.filter((name) => !isStranger(name)).map((name) => repo.storages.byName(name).id);
 }
 
 async function checkStorages(
@@ -184,7 +152,10 @@ async function readerRequest(
     source: job.source,
     frozen,
     blockBytes: version.blockBytes,
-    policy: version.policy,
+    policy: { storages: version.policy.storages, quorum: version.policy.quorum },
+    ...(version.policy.compression === undefined
+      ? {}
+      : { compression: version.policy.compression }),
     base:
       base === undefined
         ? null

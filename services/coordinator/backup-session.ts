@@ -189,7 +189,7 @@ async function tryResume(
   const token = newToken(repo.random);
   const nowMs = repo.clock.now();
   const { labels = {} } = job;
-  const owner = { ...ownerOf(context), token, nowMs, labels, dateAnew: true };
+  const owner = { ...ownerOf(context), token, nowMs, labels, dateAnew: true, wishes: policy };
   try {
     await resumeSession(repo.kv, entry.session, owner);
   } catch (error) {
@@ -201,7 +201,8 @@ async function tryResume(
     session: entry.session,
     token,
     uid: record.uid,
-    version: { ...version, createdMs: nowMs, labels: { ...version.labels, ...labels } },
+    // Their storages and quorum are the same.
+    version: { ...version, policy, createdMs: nowMs, labels: { ...version.labels, ...labels } },
     base: undefined,
     resumed: true,
     reading: record.reading,

@@ -1,5 +1,6 @@
 // What coordinator jobs work with.
 import type { Requester } from "#lib/actor/requester.ts";
+import type { CompressionChoice } from "#lib/ports/compute.ts";
 import type { Bus } from "#lib/ports/bus.ts";
 import type { JobRun, SessionRecord } from "#lib/repository/records.ts";
 import type { SessionEntry } from "#lib/repository/transactions/session.ts";
@@ -21,6 +22,8 @@ export interface CoordinatorSettings {
   readonly quorum: number;
   /** Names of storages that restores of a version read first, as far as it is there. */
   readonly prefer?: readonly string[] | undefined;
+  /** How a version is compressed, unless a job says otherwise; without it as each writer's configuration says. */
+  readonly compression?: CompressionChoice;
 }
 
 /** A coordinator's surroundings. */

@@ -41,6 +41,9 @@ export interface BackupJob {
   readonly quorum?: number;
   /** Names of storages of the version that its restores read first, in this order. */
   readonly prefer?: readonly string[];
+  /** How what it stores is compressed: a name, and zstd's level; default: those of the configuration. */
+  readonly compression?: string;
+  readonly compressionLevel?: number;
   /** Fail unless every storage of the policy has it whole. */
   readonly requireComplete?: boolean;
   readonly labels?: Readonly<Record<string, string>>;

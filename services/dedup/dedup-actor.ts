@@ -22,7 +22,8 @@ import type { Policy } from "#lib/repository/records.ts";
 import { claim } from "#lib/repository/transactions/claim.ts";
 import { commitNode, holdNode } from "#lib/repository/transactions/commit-node.ts";
 import { keepAlive } from "#lib/repository/transactions/session.ts";
-import { queues, type CopyMessage, type PolicyMessage } from "#proto/messages.ts";
+import type { CopyMessage, PolicyMessage } from "#proto/message-parts.ts";
+import { queues } from "#proto/messages.ts";
 
 /** What dedup needs. */
 export interface DedupPorts {

@@ -10,12 +10,8 @@ import type { Ports } from "#lib/repository/repository.ts";
 import { blockCountOf, blockLength, levelsFor, NODE_FAN_OUT } from "#lib/repository/tree.ts";
 import type { ReadNodes } from "#lib/repository/tree-walk.ts";
 import { decodeNode } from "#proto/node.ts";
-import {
-  queues,
-  type PolicyMessage,
-  type ProgressMessage,
-  type Requests,
-} from "#proto/messages.ts";
+import type { PolicyMessage, ProgressMessage } from "#proto/message-parts.ts";
+import { queues, type Requests } from "#proto/messages.ts";
 import { allocatedRanges, planBackup, type PlannedPart, type PlannedRange } from "./backup-plan.ts";
 import { BlockPipeline, type BroughtBlock } from "./block-pipeline.ts";
 import { Claimer } from "./claimer.ts";
@@ -81,7 +77,7 @@ export class Backup {
 
   #newAttempt(): Attempt {
     const { requester, ports, source, compute, pool, hasher } = this.#context;
-    const { policy, blockBytes, patienceMs, frozen } = this.#request;
+    const { policy, compression, blockBytes, patienceMs, frozen } = this.#request;
     const failed = new AbortController();
     const signal = AbortSignal.any([this.#context.signal, failed.signal]);
     const session = this.#request.session as SessionId;
@@ -104,6 +100,7 @@ export class Backup {
       clock,
       claimer,
       policy,
+      compression,
       blockBytes,
       signal,
       stages: this.#stages,
@@ -114,6 +111,7 @@ export class Backup {
       hasher,
       session: { session, token },
       policy,
+      compression,
       signal,
       holdKnown: frozen,
       patienceMs,

@@ -7,7 +7,8 @@ import type { Clock } from "#lib/ports/clock.ts";
 import type { BlockSource } from "#lib/ports/block-device.ts";
 import type { Compute, HashedBlocks, Slot, SlotPool } from "#lib/ports/compute.ts";
 import { NODE_FAN_OUT } from "#lib/repository/tree.ts";
-import { queues, type PolicyMessage, type PutBlockMessage } from "#proto/messages.ts";
+import type { CompressionMessage, PolicyMessage, PutBlockMessage } from "#proto/message-parts.ts";
+import { queues } from "#proto/messages.ts";
 import type { Claimed, Claimer } from "./claimer.ts";
 import type { ReleaseEpoch } from "./epoch-tracker.ts";
 import type { StageClock } from "./stage-clock.ts";
@@ -30,6 +31,7 @@ export interface PipelineOptions {
   readonly clock: Clock;
   readonly claimer: Claimer;
   readonly policy: PolicyMessage;
+  readonly compression: CompressionMessage | undefined;
   readonly blockBytes: number;
   readonly signal: AbortSignal;
   readonly stages: StageClock;
@@ -263,7 +265,7 @@ export class BlockPipeline {
       readonly claimed: Sendable;
     }[],
   ): Promise<readonly { readonly named: boolean; readonly storedBytes: number }[]> {
-    const { requester, blockBytes, signal, stages, clock } = this.#options;
+    const { requester, blockBytes, signal, stages, clock, compression } = this.#options;
     const blocks = sends.map(({ block, claimed }): PutBlockMessage => ({
       id: block.id,
       offset: block.at * blockBytes,
@@ -276,7 +278,7 @@ export class BlockPipeline {
       requester.request(
         queues.writer,
         "put",
-        { kind: "block", blocks },
+        { kind: "block", blocks, ...(compression === undefined ? {} : { compression }) },
         { payload: span.slot, signal },
       ),
     );

@@ -4,7 +4,8 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { packBlockIds, type BlockId, type SessionId, type Token } from "#lib/core/ids.ts";
 import type { Requester } from "#lib/actor/requester.ts";
 import type { Clock } from "#lib/ports/clock.ts";
-import { queues, type CopyMessage, type PolicyMessage } from "#proto/messages.ts";
+import type { CopyMessage, PolicyMessage } from "#proto/message-parts.ts";
+import { queues } from "#proto/messages.ts";
 import type { EpochTracker, ReleaseEpoch } from "./epoch-tracker.ts";
 
 /** What a claim came to. The epoch is held until `release`: when a committed node has used the answer. */

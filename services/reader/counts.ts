@@ -1,5 +1,5 @@
 // What a backup has done so far.
-import { NO_COUNTS, type BackupCounts } from "#proto/messages.ts";
+import { NO_COUNTS, type BackupCounts } from "#proto/message-parts.ts";
 import type { BroughtBlock } from "./block-pipeline.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };

@@ -4,7 +4,8 @@ import type { Requester } from "#lib/actor/requester.ts";
 import type { Bus } from "#lib/ports/bus.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import { encodeProgress } from "#proto/message-codec.ts";
-import { queues, type ProgressMessage, type SessionMessage } from "#proto/messages.ts";
+import type { ProgressMessage, SessionMessage } from "#proto/message-parts.ts";
+import { queues } from "#proto/messages.ts";
 import { attendSubject, cancelSubject, progressSubject } from "#proto/subjects.ts";
 
 const PROGRESS_EVERY_MS = 200;

@@ -7,12 +7,8 @@ import type { SlotPool } from "#lib/ports/compute.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import { blockCountOf, blockLength } from "#lib/repository/tree.ts";
 import { walkParts, type Gap, type ReadNodes } from "#lib/repository/tree-walk.ts";
-import {
-  queues,
-  type DamagedBlockMessage,
-  type ProgressMessage,
-  type Requests,
-} from "#proto/messages.ts";
+import type { DamagedBlockMessage, ProgressMessage } from "#proto/message-parts.ts";
+import { queues, type Requests } from "#proto/messages.ts";
 import { askWriters } from "./ask-writers.ts";
 import { nonZeroExtents } from "./non-zero-extents.ts";
 import { StageClock } from "./stage-clock.ts";

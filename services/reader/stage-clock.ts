@@ -1,7 +1,7 @@
 // Where the time of a job goes. Many spans of blocks are under way at once, each in one stage. Each instant is counted for the stage
 // that holds most of them: what is slow fills up, and everything else waits for it. So the stages' times add up to the job's.
 import type { Clock } from "#lib/ports/clock.ts";
-import type { PutTimesMessage } from "#proto/messages.ts";
+import type { PutTimesMessage } from "#proto/message-parts.ts";
 import type { Telemetry } from "#lib/ports/telemetry.ts";
 
 /** Stages, the later ones nearer to the end of a span's way: of two that hold as many the later one counts. */

@@ -7,12 +7,13 @@ import type { Payload } from "#lib/ports/bus.ts";
 import type { Hasher } from "#lib/repository/hashing.ts";
 import { NODE_FAN_OUT } from "#lib/repository/tree.ts";
 import { decodeNode, encodeNode } from "#proto/node.ts";
-import {
-  queues,
-  type CopyMessage,
-  type PolicyMessage,
-  type SessionMessage,
-} from "#proto/messages.ts";
+import type {
+  CompressionMessage,
+  CopyMessage,
+  PolicyMessage,
+  SessionMessage,
+} from "#proto/message-parts.ts";
+import { queues } from "#proto/messages.ts";
 import type { Claimer } from "./claimer.ts";
 import type { PlacedNode } from "./tree-builder.ts";
 
@@ -29,6 +30,7 @@ export interface CommitterOptions {
   readonly hasher: Hasher;
   readonly session: SessionMessage;
   readonly policy: PolicyMessage;
+  readonly compression: CompressionMessage | undefined;
   readonly signal: AbortSignal;
   /** Known nodes are held, too, so that a resumed backup need not read their blocks again. */
   readonly holdKnown: boolean;
@@ -165,12 +167,12 @@ export class TreeCommitter {
     need: number,
   ): Promise<{ readonly durable: readonly CopyMessage[]; readonly storedBytes: number }> {
     if (copies.length === 0) return { durable: [], storedBytes: 0 };
-    const { requester, signal } = this.#options;
+    const { requester, signal, compression } = this.#options;
     const block = { id, offset: 0, length: plain.length, copies, need };
     const { body } = await requester.request(
       queues.writer,
       "put",
-      { kind: "node", blocks: [block] },
+      { kind: "node", blocks: [block], ...(compression === undefined ? {} : { compression }) },
       { payload: heapPayload(plain), signal },
     );
     const [outcome] = body.outcomes;

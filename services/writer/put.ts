@@ -7,6 +7,7 @@ import type { Payload } from "#lib/ports/bus.ts";
 import type { Piece, Slot, SlotPool } from "#lib/ports/compute.ts";
 import type { Span } from "#lib/ports/telemetry.ts";
 import type { Repository } from "#lib/repository/repository.ts";
+import { requireCompression } from "#lib/repository/compression-choice.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
 import type { NamedCopy } from "#lib/repository/transactions/claim.ts";
 import { placeFilled } from "#lib/repository/transactions/fill.ts";
@@ -15,7 +16,8 @@ import {
   type StoredBlock,
   type StoreOutcome,
 } from "#lib/repository/transactions/store.ts";
-import type { PutBlockMessage, PutOutcomeMessage, Requests } from "#proto/messages.ts";
+import type { PutBlockMessage, PutOutcomeMessage } from "#proto/message-parts.ts";
+import type { Requests } from "#proto/messages.ts";
 import type { LateNodes } from "./late-nodes.ts";
 import type { LatePuts } from "./late-puts.ts";
 import { PutHolder, type PutTurns } from "./put-turns.ts";
@@ -77,7 +79,7 @@ export async function putBlocks(
   const spare = Math.max(...request.blocks.map(({ copies, need }) => copies.length - need));
   const batch: Batch = { kind: request.kind, slot, holder: new PutHolder(turns, spare), span };
   try {
-    const pieces = await sealAll(repo, request.kind, request.blocks, payload, slot);
+    const pieces = await sealAll(repo, request, payload, slot);
     const sealedMs = clock.monotonic();
     const blocks = startPuts(context, batch, request.blocks, pieces);
     await enough(context, blocks);
@@ -104,17 +106,18 @@ export async function putBlocks(
 
 function sealAll(
   repo: Repository,
-  kind: Kind,
-  blocks: readonly PutBlockMessage[],
+  { kind, blocks, compression }: Requests["put"]["request"],
   payload: Payload,
   slot: Slot,
 ): Promise<Piece[]> {
   const verify = payload.isForeign === true;
+  if (compression !== undefined) requireCompression(compression);
   const requests = blocks.map(({ id, offset, length }) => ({
     kind,
     id,
     plain: payload.bytes.subarray(offset, offset + length),
     verify,
+    ...(compression === undefined ? {} : { compression }),
   }));
   return repo.compute.seal(requests, slot.bytes);
 }

@@ -21,6 +21,7 @@ import {
   writeCounter,
 } from "../ledger.ts";
 import {
+  type Policy,
   decodeRecord,
   encodeRecord,
   type HeartbeatRecord,
@@ -116,6 +117,7 @@ export function keepAlive(
 /**
  * Takes over a dead session under a new token, with a new horizon; of several resumers one wins, the others get TryAgain.
  * @param owner.labels are added to the version's, and the version is dated anew where `dateAnew` is set
+ * @param owner.wishes take the place of those of the version
  */
 export function resumeSession(
   kv: Kv,
@@ -128,6 +130,7 @@ export function resumeSession(
     readonly nowMs: number;
     readonly labels?: Readonly<Record<string, string>>;
     readonly dateAnew?: boolean;
+    readonly wishes?: PolicyWishes;
   },
 ): Promise<SessionRecord> {
   return kv.transact(async (tx) => {
@@ -154,6 +157,18 @@ export function resumeSession(
   });
 }
 
+/** What a policy says beside where a version goes: it may change while the version is being made. */
+type PolicyWishes = Pick<Policy, "prefer" | "compression">;
+
+function withWishes({ storages, quorum }: Policy, { prefer, compression }: PolicyWishes): Policy {
+  return {
+    storages,
+    quorum,
+    ...(prefer === undefined ? {} : { prefer }),
+    ...(compression === undefined ? {} : { compression }),
+  };
+}
+
 async function renewVersion(
   tx: KvTransaction,
   session: SessionId,
@@ -163,10 +178,12 @@ async function renewVersion(
     readonly labels?: Readonly<Record<string, string>>;
     readonly dateAnew?: boolean;
     readonly run?: JobRun;
+    readonly wishes?: PolicyWishes;
   },
 ): Promise<void> {
-  const { nowMs, labels = {}, dateAnew = false, run } = renewal;
-  if (!dateAnew && Object.keys(labels).length === 0 && run === undefined) return;
+  const { nowMs, labels = {}, dateAnew = false, run, wishes } = renewal;
+  const changesNothing = Object.keys(labels).length === 0 && run === undefined;
+  if (!dateAnew && changesNothing && wishes === undefined) return;
   const value = await tx.get(key.version(uid));
   const version = value === undefined ? undefined : decodeRecord<VersionRecord>(value);
   if (version?.state !== "incomplete" || version.session !== session) return;
@@ -175,6 +192,7 @@ async function renewVersion(
     ...rest,
     ...(run === undefined ? {} : { job: run.job }),
     labels: { ...version.labels, ...labels },
+    policy: wishes === undefined ? version.policy : withWishes(version.policy, wishes),
     createdMs: dateAnew ? nowMs : version.createdMs,
   };
   tx.set(key.version(uid), encodeRecord(renewed));

@@ -101,7 +101,13 @@ export function policyLeft(policy: Policy, without: readonly StorageId[]): Polic
   if (storages.length === 0 || storages.length === policy.storages.length) return policy;
   const prefer = policy.prefer?.filter(isLeft) ?? [];
   const quorum = Math.min(policy.quorum, storages.length);
-  return { storages, quorum, ...(prefer.length === 0 ? {} : { prefer }) };
+  const { compression } = policy;
+  return {
+    storages,
+    quorum,
+    ...(prefer.length === 0 ? {} : { prefer }),
+    ...(compression === undefined ? {} : { compression }),
+  };
 }
 
 async function finishedAlready(

@@ -1,8 +1,9 @@
 // ashlar backup: makes a version of a volume.
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import { formatDuration, formatSize } from "#lib/core/size.ts";
 import { asVersionUid, checkSnapshotName, checkVolumeName, parseLabel } from "#lib/core/uid.ts";
+import { COMPRESSION_LEVEL_MAX, COMPRESSIONS } from "#lib/repository/compression-choice.ts";
 import type { BackupJob, BackupResult } from "#services/coordinator/jobs.ts";
 import type { Engine } from "../compose.ts";
 import type { CommandContext } from "../context.ts";
@@ -22,6 +23,8 @@ interface BackupOptions {
   readonly storage?: string[];
   readonly quorum?: number;
   readonly prefer?: string[];
+  readonly compression?: string;
+  readonly compressionLevel?: number;
   readonly requireComplete?: boolean;
   readonly label?: string[];
   readonly blockSize?: string;
@@ -61,6 +64,16 @@ export function addBackup(program: Command, act: Act): void {
     .option("--storage <name>", "back up to this storage (repeatable)", collect)
     .option("--quorum <count>", "how many storages must have it whole", parseCount)
     .option("--prefer <name>", "restores read this storage first (repeatable, in order)", collect)
+    .addOption(
+      new Option("--compression <name>", "how what is new is compressed").choices([
+        ...COMPRESSIONS,
+      ]),
+    )
+    .option(
+      "--compression-level <number>",
+      `zstd's level, 1 to ${COMPRESSION_LEVEL_MAX}`,
+      parseCount,
+    )
     .option("--require-complete", "fail unless every storage has it whole")
     .option("--label <name=value>", "label of the version (repeatable)", collect)
     .option("--block-size <size>", "size of its blocks")
@@ -113,6 +126,10 @@ async function backupJob(
     storages,
     ...(options.quorum === undefined ? {} : { quorum: options.quorum }),
     ...(options.prefer === undefined ? {} : { prefer: options.prefer }),
+    ...(options.compression === undefined ? {} : { compression: options.compression }),
+    ...(options.compressionLevel === undefined
+      ? {}
+      : { compressionLevel: options.compressionLevel }),
     requireComplete: options.requireComplete === true,
     labels: labelsOf(options.label ?? []),
     blockBytes:

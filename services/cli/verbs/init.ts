@@ -6,7 +6,7 @@ import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { AccessSecret } from "#lib/repository/access-key.ts";
 import type { HashKeys } from "#lib/repository/keys.ts";
 import type { WrapScheme } from "#proto/sealed-object.ts";
-import type { Compression } from "#lib/process/config-schema.ts";
+import type { Compression } from "#proto/sealed-object.ts";
 import type { Config } from "#lib/process/config-file.ts";
 import type { CommandContext } from "../context.ts";
 import { collect, parseCount } from "../option-values.ts";

@@ -1,6 +1,7 @@
 // ashlar show: all about one version.
 import type { Command } from "commander";
 import { formatSize, formatSizeExact } from "#lib/core/size.ts";
+import type { CompressionChoice } from "#lib/ports/compute.ts";
 import { resolveVersion, showVersion, type ListedVersion } from "#services/coordinator/listing.ts";
 import { formatFields } from "../output.ts";
 import type { StorageNames } from "#services/coordinator/selection.ts";
@@ -55,6 +56,9 @@ function fields(listed: ListedVersion, nameOf: StorageNames): [string, string][]
     ...(policy.prefer === undefined
       ? []
       : [["read first", policy.prefer.map(nameOf).join(", ")] satisfies [string, string]]),
+    ...(policy.compression === undefined
+      ? []
+      : [["compression", compressionText(policy.compression)] satisfies [string, string]]),
     ["protected", version.protected ? "yes" : "no"],
     ["source", version.source],
     ["labels", labelLines(version.labels)],
@@ -62,6 +66,10 @@ function fields(listed: ListedVersion, nameOf: StorageNames): [string, string][]
     ...(statistics === undefined ? [] : statisticsFields(statistics)),
     ...version.warnings.map((warning) => ["warning", warning] satisfies [string, string]),
   ];
+}
+
+function compressionText({ name, level }: CompressionChoice): string {
+  return name === "zstd" ? `zstd, level ${level}` : name;
 }
 
 function labelLines(labels: Readonly<Record<string, string>>): string {

@@ -9,6 +9,7 @@ import type { Kv } from "#lib/ports/kv.ts";
 import type { JobRun } from "#lib/repository/records.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { runBackup } from "../backup-job.ts";
+import { requireLevels } from "../choose-policy.ts";
 import type { CoordinatorContext } from "../context.ts";
 import { decideRetention } from "../enforce-job.ts";
 import { runFsck } from "../fsck.ts";
@@ -64,6 +65,7 @@ const KINDS: Kinds = {
       checkVolumeName(spec.volume);
       if (spec.uid !== undefined) asVersionUid(spec.uid);
       if (spec.snapshot !== undefined) checkSnapshotName(spec.snapshot);
+      requireLevels(spec.compression ?? "zstd", spec.compressionLevel);
       if (spec.source === "-") throw noStream("source");
     },
     device: ({ source, host }) => ({ use: "source", url: source, host }),

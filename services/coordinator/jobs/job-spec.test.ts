@@ -38,6 +38,8 @@ describe("a submission", () => {
       ['{"kind":"backup","volume":"v","source":"/s","blockSize":"huge"}', /blockSize: blockSize: /],
       ['{"kind":"backup","volume":"v","source":"/s","labels":{"a":1}}', /labels\.a: /],
       ['{"kind":"gc","key":""}', /key: key: /],
+      ['{"kind":"backup","volume":"v","source":"/s","compression":"zip"}', /^compression: /],
+      ['{"kind":"backup","volume":"v","source":"/s","compressionLevel":20}', /^compressionLevel: /],
     ];
     for (const [text, message] of cases)
       assert.match(
@@ -59,6 +61,11 @@ describe("a submission", () => {
     assert.match(
       complaint(() => readJob("backup", { volume: "", source: "/s" })),
       /volume: /,
+    );
+    const backup = { volume: "v", source: "/s", compression: "lz4", compressionLevel: 3 };
+    assert.match(
+      complaint(() => readJob("backup", backup)),
+      /compressionLevel: compression lz4 has no levels/,
     );
     assert.match(
       complaint(() => readJob("restore", { version: "v", target: "-" })),

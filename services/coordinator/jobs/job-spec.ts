@@ -3,6 +3,7 @@ import { z } from "zod";
 import { closestWord } from "#lib/core/closest-word.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { parseDuration, parseSize } from "#lib/core/size.ts";
+import { COMPRESSION_LEVEL_MAX, COMPRESSIONS } from "#lib/repository/compression-choice.ts";
 
 const text = z.string().min(1).max(4096);
 const name = z.string().min(1).max(255);
@@ -42,6 +43,8 @@ const SPECS = {
     storages: z.array(name).min(1).optional(),
     quorum: z.int().min(1).max(16).optional(),
     prefer: z.array(name).min(1).optional(),
+    compression: z.enum(COMPRESSIONS).optional(),
+    compressionLevel: z.int().min(1).max(COMPRESSION_LEVEL_MAX).optional(),
     requireComplete: flag.optional(),
     labels: labels.optional(),
     blockSize: bytes.optional(),
