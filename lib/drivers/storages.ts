@@ -1,7 +1,7 @@
 // The kinds of storages. Adding one is a file and a line here.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import type { BlobStore } from "#lib/ports/blob-store.ts";
+import type { BlobLocking, BlobStore } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Random } from "#lib/ports/random.ts";
 import { B2_FILE_OPTIONS, parseB2Url, type B2Settings } from "./b2/b2-settings.ts";
@@ -20,6 +20,8 @@ export interface OpenStorageOptions {
   readonly identity?: StorageId;
   /** Nothing in it is ever changed. */
   readonly readOnly?: boolean;
+  /** How its objects are locked where its URL does not say; a storage that cannot lock ignores it. */
+  readonly lock?: Pick<BlobLocking, "mode" | "periodMs"> | undefined;
   readonly clock: Clock;
   readonly random: Random;
 }
@@ -64,10 +66,10 @@ const settingsOf = (place: string): S3Settings => parseS3Url(`s3:${place}`);
 const s3Kind: StorageKind = {
   fileOptions: S3_FILE_OPTIONS,
   checkPlace: (place) => void settingsOf(place),
-  open: async (place, { identity, clock, readOnly }) => {
+  open: async (place, { identity, clock, readOnly, lock }) => {
     const { openS3BlobStore } = await import("./s3/s3-blob-store.ts");
     return openS3BlobStore({
-      settings: settingsOf(place),
+      settings: parseS3Url(`s3:${place}`, lock),
       expectIdentity: identity,
       clock,
       readOnly: readOnly ?? false,

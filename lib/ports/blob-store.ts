@@ -42,6 +42,9 @@ export interface GetOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How firmly an object is locked: against all but a special permission, or against everybody. */
+export type LockMode = "governance" | "compliance";
+
 /**
  * Object lock: the storage itself keeps what is put, whoever asks for its deletion.
  *
@@ -51,6 +54,8 @@ export interface GetOptions {
  * - A lock is made longer and never shorter, nor taken off.
  */
 export interface BlobLocking {
+  /** Governance: whoever has a special permission can delete what is locked; compliance: nobody can. */
+  readonly mode: LockMode;
   /** How long an object is locked from its put on, in ms. */
   readonly periodMs: number;
   /**
@@ -91,6 +96,8 @@ export interface BlobStore {
   readonly location: string;
   /** Undefined where objects are not locked. */
   readonly locking?: BlobLocking;
+  /** It was told to lock no more. Where neither is so, it does not know of locks: others may have locked what is there. */
+  readonly locksNoMore?: boolean;
   put(name: string, bytes: Uint8Array, options: PutOptions): Promise<void>;
   get(name: string, options?: GetOptions): Promise<Uint8Array>;
   stat(name: string): Promise<BlobEntry>;

@@ -2,6 +2,7 @@
 // listed with the reason; one that is there and is another one, or another repository's, is refused.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
+import type { BlobLocking } from "#lib/ports/blob-store.ts";
 import type { StorageMarker } from "#lib/drivers/storage-marker.ts";
 import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
 import { StorageSet, type AttachedStorage } from "#lib/repository/storages.ts";
@@ -61,7 +62,8 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
     if (identity === undefined) return { unknown: { name, url, reason: undefined } };
     if (isRetired(repository, identity)) return { unknown: { name, url, reason: retired(name) } };
     const { clock, random } = repository.ports;
-    const store = await openStorage(url, { identity, clock, random });
+    const lock = lockOnRecord(repository, identity);
+    const store = await openStorage(url, { identity, clock, random, lock });
     repository.context.log.debug("storage opened", { storage: name, url, identity });
     const decorated = decorateStorage(store, config, identity, repository.ports);
     const guarded = repository.keyFolders.guard(decorated, name);
@@ -113,6 +115,16 @@ function refuseSwapped(
   if (record.name === config.name || record.state === "retired") return;
   if (!storages.some(({ name }) => name === record.name)) return;
   throw refused(config, `is storage ${storage}, which the metadata know as ${record.name}`);
+}
+
+/** How the repository has a storage's objects locked: what a configuration that does not say so goes by. */
+function lockOnRecord(
+  { knownStorages }: OpenRepository,
+  identity: StorageId,
+): Pick<BlobLocking, "mode" | "periodMs"> | undefined {
+  const known = knownStorages.find(({ storage }) => storage === identity);
+  const { lockMs: periodMs, lockMode: mode = "governance" } = known?.record ?? {};
+  return periodMs === undefined ? undefined : { mode, periodMs };
 }
 
 function isRetired({ knownStorages }: OpenRepository, identity: StorageId): boolean {

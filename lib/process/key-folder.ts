@@ -13,6 +13,7 @@ import {
 import { FormatError, FormatFault } from "#proto/format-error.ts";
 import { decodeKeyObject } from "#proto/key-object.ts";
 import { keyObjectName, ObjectFolder, parseObjectName } from "#proto/object-names.ts";
+import { lockProperties } from "#lib/drivers/decorators/lock-properties.ts";
 
 /** What bringing a folder in line has done, by names of objects. */
 export interface KeyFolderChanges {
@@ -158,7 +159,7 @@ export class KeyFolders {
     return {
       capabilities: store.capabilities,
       location: store.location,
-      ...(store.locking === undefined ? {} : { locking: store.locking }),
+      ...lockProperties(store),
       put: async (object, bytes, options) => {
         if (isBehind() && !object.startsWith(ObjectFolder.keys)) await keepUp();
         await store.put(object, bytes, options);

@@ -1,6 +1,7 @@
 // The other records of the metadata, as msgpack maps: read by people's tools, extended by adding fields.
 import { Packr } from "msgpackr";
 import type { BlockId, JobId, SessionId, StorageId, Token, VersionUid } from "#lib/core/ids.ts";
+import type { LockMode } from "#lib/ports/blob-store.ts";
 import type { CompressionChoice } from "#lib/ports/compute.ts";
 import { NO_COUNTS, type BackupCounts } from "#proto/message-parts.ts";
 
@@ -72,6 +73,7 @@ export interface StorageRecord {
   readonly addedMs: number;
   /** Its objects are locked for so long, in ms, and their locks extended; left out where they are not. */
   readonly lockMs?: number;
+  readonly lockMode?: LockMode;
 }
 
 /** `lockWalk/<storage>`: what lay at a storage before its objects were locked is being taken in; up to where. */

@@ -47,7 +47,10 @@ export async function introduceStorage(to: Introduction, storage: NewStorage): P
   await bringInLine(store, await requireAccessKeys(kv), { unlocked: true });
   await store.put(stampName, sealed, { mode: "create", reserve: true, unlocked: true });
   await confirmStamp(kv, id, stampName);
-  const lock = store.locking === undefined ? {} : { lockMs: store.locking.periodMs };
+  const lock =
+    store.locking === undefined
+      ? {}
+      : { lockMs: store.locking.periodMs, lockMode: store.locking.mode };
   await addStorage(kv, id, { name, site, state: "in-use", addedMs: clock.now(), ...lock });
 }
 

@@ -25,6 +25,7 @@ import { putOwedHeads } from "./heads.ts";
 
 const DAY_MS = 86_400_000;
 const LOCK_MS = 8 * DAY_MS;
+const LOCK = { mode: "governance", periodMs: LOCK_MS } as const;
 const MARKER = "";
 const KEY_NAME = "keys/0123456789abcdef";
 
@@ -284,8 +285,8 @@ describe("a storage that locks from some time on", () => {
       [[], undefined],
     );
     tiny.store(0).locks.clear();
-    assert.equal(await setStorageLock(tiny.kv, tiny.id(0), LOCK_MS), true);
-    assert.equal(await setStorageLock(tiny.kv, tiny.id(0), LOCK_MS), false);
+    assert.equal(await setStorageLock(tiny.kv, tiny.id(0), LOCK), true);
+    assert.equal(await setStorageLock(tiny.kv, tiny.id(0), LOCK), false);
     const nowMs = tiny.shared.clock.now();
     assert.equal(await lockWalkStep(tiny.kv, tiny.id(0), nowMs), true);
     assert.equal((await readLockStatus(tiny.kv, tiny.id(0)))?.isTakingIn, true);
@@ -306,6 +307,13 @@ describe("a storage that locks from some time on", () => {
     const { locking, ...rest } = tiny.store(0);
     assert.ok(locking !== undefined && (await queued(tiny)).length > 0);
     Object.defineProperty(tiny.store(0), "locking", { value: undefined });
+    // Whoever does not know of the locks takes none off.
+    const before = await queued(tiny);
+    const unaware = await extendLocks(tiny.repo, tiny.id(0));
+    assert.match(String(unaware.reason), /start it again/);
+    assert.deepEqual([await queued(tiny), unaware.extended], [before, 0]);
+    assert.equal((await readLockStatus(tiny.kv, tiny.id(0)))?.lockMs, LOCK_MS);
+    Object.defineProperty(tiny.store(0), "locksNoMore", { value: true });
     const outcome = await extendLocks(tiny.repo, tiny.id(0));
     assert.deepEqual([outcome.extended, outcome.reason, await queued(tiny)], [0, undefined, []]);
     assert.equal(await readLockStatus(tiny.kv, tiny.id(0)), undefined);

@@ -2,7 +2,7 @@
 // extension and its note, the lock is extended once more.
 import { ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import type { BlobLocking } from "#lib/ports/blob-store.ts";
+import type { BlobLocking, BlobStore } from "#lib/ports/blob-store.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import {
   dropLocks,
@@ -20,6 +20,8 @@ import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
 import { asAway } from "./away.ts";
 import { storageState } from "./counting-storages.ts";
 import { ensureGuarded } from "./guard.ts";
+
+const UNAWARE = "this process was started before the storage locked its objects: start it again";
 
 type Counts = { extended: number; failed: number; reason: string | undefined };
 
@@ -39,13 +41,17 @@ export async function extendLocks(
   if (state !== "in-use" && state !== "readonly") {
     return { storage, ...counts, reason: locks ? `the storage is ${state}` : undefined };
   }
-  let locking: BlobLocking | undefined;
+  let store: BlobStore;
   try {
-    ({ locking } = repo.storages.store(storage));
+    store = repo.storages.store(storage);
   } catch (error) {
     return { storage, ...counts, reason: locks ? asAway(error).message : undefined };
   }
-  await setStorageLock(repo.kv, storage, locking?.periodMs);
+  const { locking, locksNoMore = false } = store;
+  // Whoever has never heard of locks takes none off that others want: it was started before they came, or is not of this release.
+  if (locks && locking === undefined && !locksNoMore)
+    return { storage, ...counts, reason: UNAWARE };
+  await setStorageLock(repo.kv, storage, locking);
   if (locking === undefined) {
     while (await dropLocks(repo.kv, storage)) signal?.throwIfAborted();
     return { storage, ...counts };

@@ -182,6 +182,16 @@ describe(
       await repo.configure([["storages", 0, "url"], url.replace("none", "governance")]);
       assert.ok(((await gc()).extended ?? 0) >= 6);
       assert.ok((await lockedUntil(bucket, block)) > Date.now());
+      // A configuration that says nothing of locks goes by the repository.
+      const silent = url.replace("&objectLockMode=none", "").replace("&objectLockPeriod=20s", "");
+      assert.ok(!silent.includes("objectLock"));
+      await repo.configure([["storages", 0, "url"], silent]);
+      const known = new Set(await service.names(bucket));
+      await writeImage(image, noiseBlocks("y", 1));
+      const other = await repo.backup(image, "vol");
+      const added = (await service.names(bucket)).find((name) => isBlock(name) && !known.has(name));
+      assert.ok((await lockedUntil(bucket, added ?? "")) > Date.now());
+      await repo.run(["rm", other.uid]);
       await repo.configure([["storages", 0, "url"], url]);
       await repo.run(["rm", uid]);
       assert.ok((await gc()).waiting !== null);

@@ -10,13 +10,14 @@
 import type { BlobStore } from "#lib/ports/blob-store.ts";
 import { isCacheable } from "./cache-entry.ts";
 import type { ObjectCache } from "./object-cache.ts";
+import { lockProperties } from "./lock-properties.ts";
 
 /** The store, with whole blocks and nodes from the cache for those who ask for that. Closing it closes the cache. */
 export function cacheReads(store: BlobStore, cache: ObjectCache): BlobStore {
   return {
     capabilities: store.capabilities,
     location: store.location,
-    ...(store.locking === undefined ? {} : { locking: store.locking }),
+    ...lockProperties(store),
     put: async (name, bytes, options) => {
       try {
         await store.put(name, bytes, options);

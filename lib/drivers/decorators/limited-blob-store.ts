@@ -1,6 +1,7 @@
 // A BlobStore that is read and written no faster than it may be.
 import type { RateLimiter } from "#lib/core/rate-limiter.ts";
 import type { BlobStore, GetOptions } from "#lib/ports/blob-store.ts";
+import { lockProperties } from "./lock-properties.ts";
 
 /** Bounds on the bytes of objects, by direction; undefined where there is none. */
 export interface BandwidthLimits {
@@ -20,7 +21,7 @@ export function limitBandwidth(store: BlobStore, { reads, writes }: BandwidthLim
   return {
     capabilities: store.capabilities,
     location: store.location,
-    ...(store.locking === undefined ? {} : { locking: store.locking }),
+    ...lockProperties(store),
     put: async (name, bytes, options) => {
       await writes?.take(bytes.length, options.signal);
       await store.put(name, bytes, options);

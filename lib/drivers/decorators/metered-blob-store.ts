@@ -3,6 +3,7 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { lockOf, type BlobEntry, type BlobLocking, type BlobStore } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
 import type { Telemetry } from "#lib/ports/telemetry.ts";
+import { lockProperties } from "./lock-properties.ts";
 
 type Operation = "put" | "get" | "stat" | "delete" | "list" | "check" | "extend";
 
@@ -24,7 +25,7 @@ export function meterStore(store: BlobStore, options: StoreMeterOptions): BlobSt
   return {
     capabilities: store.capabilities,
     location: store.location,
-    ...(store.locking === undefined ? {} : { locking: meterLocking(meter, store.locking) }),
+    ...lockProperties(store, (locking) => meterLocking(meter, locking)),
     put: async (name, bytes, put) => {
       await meter.run("put", () => store.put(name, bytes, put), put.signal);
       meter.bytes("written", name, bytes.length);
@@ -52,6 +53,7 @@ export function meterStore(store: BlobStore, options: StoreMeterOptions): BlobSt
 /** Locks that are made longer, a batch an operation; each name that could not be is an error. */
 function meterLocking(meter: Meter, locking: BlobLocking): BlobLocking {
   return {
+    mode: locking.mode,
     periodMs: locking.periodMs,
     extend: async (names, untilMs) => {
       const failures = await meter.run("extend", () => locking.extend(names, untilMs));

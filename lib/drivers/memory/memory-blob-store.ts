@@ -84,6 +84,7 @@ class MemoryStore implements MemoryBlobStore {
     this.#lock = options.lock;
     if (options.lock !== undefined) {
       this.locking = {
+        mode: "governance",
         periodMs: options.lock.periodMs,
         extend: (names, untilMs) => this.#extend(names, untilMs),
         extendMarker: () => this.#run({ kind: "extend", name: "" }, undefined, () => undefined),

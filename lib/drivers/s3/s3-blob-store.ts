@@ -80,6 +80,7 @@ class S3BlobStore implements BlobStore {
   readonly capabilities: BlobStoreCapabilities;
   readonly location: string;
   readonly locking?: BlobLocking;
+  readonly locksNoMore?: boolean;
   readonly #client: S3Client;
   readonly #settings: S3Settings;
   readonly #presence: BucketPresence;
@@ -96,8 +97,11 @@ class S3BlobStore implements BlobStore {
     this.#clock = clock;
     this.#readOnly = readOnly;
     this.#isVersioned = settings.objectLock !== undefined;
-    if (settings.objectLock !== undefined && settings.objectLock.mode !== "none") {
+    const { mode } = settings.objectLock ?? {};
+    if (mode === "none") this.locksNoMore = true;
+    if (settings.objectLock !== undefined && mode !== undefined && mode !== "none") {
       this.locking = {
+        mode,
         periodMs: settings.objectLock.periodMs,
         extend: (names, untilMs) => this.#extend(names, untilMs),
         extendMarker: (untilMs) => this.#extendOne(MARKER_NAME, untilMs),

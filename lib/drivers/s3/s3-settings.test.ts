@@ -104,6 +104,14 @@ describe("the URL of an S3 storage", () => {
     assert.deepEqual(other.objectLock, { mode: "governance", periodMs: 30 * 86_400_000 });
     assert.deepEqual([other.conditionalWrites, other.checksum], [true, "md5"]);
     assert.equal(parseS3Url("s3://backups?objectLockMode=none").objectLock?.mode, "none");
+    // What the repository goes by holds where the URL does not say.
+    const kept = { mode: "compliance", periodMs: 86_400_000 } as const;
+    assert.deepEqual(parseS3Url("s3://backups", kept).objectLock, kept);
+    assert.equal(
+      parseS3Url("s3://backups?preset=rgw&endpoint=https://s3.example.com", kept).checksum,
+      locked.checksum,
+    );
+    assert.equal(parseS3Url("s3://backups?objectLockMode=none", kept).objectLock?.mode, "none");
   });
 
   it("says what is wrong with it", () => {

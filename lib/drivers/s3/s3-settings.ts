@@ -107,10 +107,15 @@ export const S3_FILE_OPTIONS: readonly string[] = fileOptionsOf(OPTIONS);
 
 const isBucket = (name: string): boolean => /^[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]$/i.test(name);
 
-/** Reads the URL of an S3 storage; Usage where something of it is wrong. */
-export function parseS3Url(url: string): S3Settings {
+/**
+ * Reads the URL of an S3 storage; Usage where something of it is wrong.
+ * @param lock how objects are locked where the URL does not say
+ */
+export function parseS3Url(url: string, lock?: S3ObjectLock): S3Settings {
   const { bucket, prefix, params, wrong } = parseBucketUrl(url, "s3", isBucket);
-  return complete(bucket, prefix, readUrlOptions(OPTIONS, params, wrong), wrong);
+  const options = readUrlOptions(OPTIONS, params, wrong);
+  const { objectLockMode = lock?.mode, objectLockPeriod = lock?.periodMs } = options;
+  return complete(bucket, prefix, { ...options, objectLockMode, objectLockPeriod }, wrong);
 }
 
 function complete(bucket: string, prefix: string, options: Options, wrong: WrongUrl): S3Settings {

@@ -5,6 +5,7 @@
 // and be referred to again.
 import { assert } from "#lib/core/assert.ts";
 import type { BlockId, StorageId } from "#lib/core/ids.ts";
+import type { BlobLocking } from "#lib/ports/blob-store.ts";
 import type { Kv, KvReader, KvTransaction } from "#lib/ports/kv.ts";
 import { parseObjectName } from "#proto/object-names.ts";
 import { decodeBlockRecord, isLeaving } from "../block-record.ts";
@@ -35,23 +36,27 @@ export const LOCK_STEP = BATCH_MAX / 4;
 const DROP_STEP = 1000;
 
 /**
- * Records for how long a storage locks its objects, or that it does not. One that locks from now on has what lies there taken in.
+ * Records how a storage locks its objects, or that it does not. One that locks from now on has what lies there taken in.
  * @returns whether anything is different now
  */
 export async function setStorageLock(
   kv: Kv,
   storage: StorageId,
-  lockMs: number | undefined,
+  lock: Pick<BlobLocking, "mode" | "periodMs"> | undefined,
 ): Promise<boolean> {
+  const lockMs = lock?.periodMs;
   const isSame = (record: StorageRecord | undefined): boolean =>
-    record === undefined || record.state === "retired" || record.lockMs === lockMs;
+    record === undefined ||
+    record.state === "retired" ||
+    (record.lockMs === lockMs && record.lockMode === lock?.mode);
   if (isSame(await kv.read((reader) => readStorage(reader, storage)))) return false;
   return kv.transact(
     async (tx) => {
       const record = await readStorage(tx, storage);
       if (record === undefined || isSame(record)) return false;
-      const { lockMs: before, ...rest } = record;
-      const changed: StorageRecord = lockMs === undefined ? rest : { ...rest, lockMs };
+      const { lockMs: before, lockMode: _, ...rest } = record;
+      const changed: StorageRecord =
+        lock === undefined ? rest : { ...rest, lockMs: lock.periodMs, lockMode: lock.mode };
       tx.set(key.storage(storage), encodeRecord(changed));
       if (before === undefined) {
         const walk: LockWalkRecord = { folder: "blocks" };

@@ -125,6 +125,7 @@ export class SimStorage {
         this.#lock(name, untilMs);
       });
     return {
+      mode: "governance",
       periodMs,
       extend: async (names, untilMs) => {
         const failures = new Map<string, Error>();
