@@ -71,6 +71,10 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
   } catch (error) {
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;
     const id = identity ?? byName?.storage;
+    // Of one that was lost and removed nothing may be there that says which one it was.
+    if (id === undefined && wasRemoved(repository, name)) {
+      return { unknown: { name, url, reason: retired(name) } };
+    }
     if (id === undefined) return { unknown: { name, url, reason: error } };
     return { attached: attach(config, id, error) };
   }
@@ -130,6 +134,10 @@ function lockOnRecord(
 function isRetired({ knownStorages }: OpenRepository, identity: StorageId): boolean {
   const known = knownStorages.find(({ storage }) => storage === identity);
   return known?.record.state === "retired";
+}
+
+function wasRemoved({ knownStorages }: OpenRepository, name: string): boolean {
+  return knownStorages.some(({ record }) => record.name === name && record.state === "retired");
 }
 
 /** Not an error of the command's: whatever it does it does without this storage. */

@@ -52,6 +52,7 @@ export class OpenRepository {
   readonly #closers: (() => Promise<void> | void)[] = [];
   #attachment: Promise<Attachment> | undefined;
   #repository: Promise<Repository> | undefined;
+  #defaultStorages: Promise<readonly string[]> | undefined;
   #keyring: Promise<Keyring> | undefined;
   #lock: { readonly name: string; readonly lock: ProcessLock } | undefined;
 
@@ -163,6 +164,29 @@ export class OpenRepository {
       `storage ${missing.name} is in the configuration, but it was not added to the repository`,
       { remedy: `\`ashlar storage add ${missing.name}\` adds it` },
     );
+  }
+
+  /**
+   * Names of the storages that a version goes to unless it is said otherwise: those of the configuration, without what was removed
+   * from the repository since, which is told. If nothing is left, all of them, so that whoever goes there is refused.
+   */
+  defaultStorages(): Promise<readonly string[]> {
+    this.#defaultStorages ??= this.#findDefaultStorages();
+    return this.#defaultStorages;
+  }
+
+  async #findDefaultStorages(): Promise<readonly string[]> {
+    const { unknown } = await this.storages();
+    const { storages } = this.config.defaults;
+    const removed = unknown.filter(
+      ({ name, reason }) => storages.includes(name) && isErrorCode(reason, ErrorCode.Refused),
+    );
+    const left = storages.filter((name) => removed.every((each) => each.name !== name));
+    if (left.length === 0) return storages;
+    for (const { reason } of removed) {
+      this.ports.log.warn(`${reason?.message}: backups go without it`, { remedy: reason?.remedy });
+    }
+    return left;
   }
 
   /** Closes everything, the last opened first; the first failure is thrown once all were tried. */

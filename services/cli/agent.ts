@@ -241,6 +241,7 @@ async function startCoordinator(
 ): Promise<void> {
   const { config, ports } = engine;
   const { jobs } = config;
+  const storages = await engine.defaultStorages();
   const requester = new Requester(bus, ports.clock, ports.random);
   engine.onClose(() => requester.close());
   const context = {
@@ -249,7 +250,7 @@ async function startCoordinator(
     requester,
     // What writers elsewhere have not ended by then is owed, and filled.
     upkeep: createUpkeep(repo, { bus, requester }, () => Promise.resolve([])),
-    settings: coordinatorSettings(config),
+    settings: coordinatorSettings(config, storages),
     host: config.host,
     lock: engine.lockName,
     isOwnerAlive: engine.isOwnerAlive,
@@ -259,7 +260,7 @@ async function startCoordinator(
   const runner = new JobRunner(context, {
     perHost: jobs.perHost,
     perStorage: jobs.perStorage,
-    storages: config.defaults.storages,
+    storages,
     ...(jobs.failureHook === undefined ? {} : { failureHook: failureHook(jobs.failureHook) }),
     atOnce: jobs.perCoordinator,
     historyMs: jobs.history,

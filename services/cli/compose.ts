@@ -56,7 +56,7 @@ export class Engine extends OpenRepository {
   async #startRoles(blockBytes: number): Promise<CoordinatorContext> {
     const repo = await this.repository();
     const { startRoles } = await import("./roles.ts");
-    const roles = startRoles(this, repo, blockBytes);
+    const roles = await startRoles(this, repo, blockBytes);
     this.onClose(() => roles.stop());
     return roles.context;
   }

@@ -34,8 +34,13 @@ export interface Roles {
 }
 
 /** Starts reader, dedup and writer, and makes what coordinator jobs work with. */
-export function startRoles(engine: Engine, repo: Repository, blockBytes: number): Roles {
+export async function startRoles(
+  engine: Engine,
+  repo: Repository,
+  blockBytes: number,
+): Promise<Roles> {
   const { config, context } = engine;
+  const settings = coordinatorSettings(config, await engine.defaultStorages());
   const bus = openInprocBus({ clock: repo.clock, telemetry: repo.telemetry });
   const requester = new Requester(bus, repo.clock, repo.random);
   const { slotBytes, slotCount } = slotsOf(config.memory.budgetBytes, blockBytes);
@@ -65,7 +70,7 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
       bus,
       requester,
       upkeep: createUpkeep(repo, { bus, requester }, (...how) => writer.drain(...how)),
-      settings: coordinatorSettings(config),
+      settings,
       host: config.host,
       lock: engine.lockName,
       isOwnerAlive: engine.isOwnerAlive,
@@ -81,16 +86,22 @@ export function startRoles(engine: Engine, repo: Repository, blockBytes: number)
   };
 }
 
-/** What the configuration says to coordinators. */
-export function coordinatorSettings({ sessions, defaults }: Config): CoordinatorSettings {
+/**
+ * What the configuration says to coordinators.
+ * @param storages where versions go unless a job says otherwise
+ */
+export function coordinatorSettings(
+  { sessions, defaults }: Config,
+  storages: readonly string[],
+): CoordinatorSettings {
   return {
     leaseMs: sessions.leaseMs,
     resumeWindowMs: sessions.resumeWindowMs,
     patienceMs: sessions.patienceMs,
     hintSample: defaults.hintSample,
-    storages: defaults.storages,
+    storages,
     quorum: defaults.quorum,
-    prefer: defaults.prefer,
+    prefer: defaults.prefer?.filter((name) => storages.includes(name)),
     compression: { name: defaults.compression, level: defaults.compressionLevel },
   };
 }

@@ -42,7 +42,7 @@ export async function runBackup(
   if (finished !== undefined) {
     return acknowledge(context, job, { version: finished, phases }, options.signal);
   }
-  const policy = choosePolicy(context, job);
+  const policy = await choosePolicy(context, job);
   await checkStorages(context, policy, job);
   const startedMs = context.repo.clock.monotonic();
   let started = await startBackup(context, job, policy);

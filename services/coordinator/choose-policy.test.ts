@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isErrorCode } from "#lib/core/errors.ts";
+import type { StorageId } from "#lib/core/ids.ts";
 import type { CompressionChoice } from "#lib/ports/compute.ts";
+import { retireStorage } from "#lib/repository/transactions/retire.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { decodeSealed } from "#proto/sealed-object.ts";
 import { BLOCK_BYTES, openOneProcess, type OneProcess } from "#test/fixtures/one-process.ts";
@@ -84,22 +86,19 @@ describe("the compression of a version", () => {
   it("takes the configured level only with the configured compression", async () => {
     const process = await openOneProcess();
     const context = withSettings(process, { name: "zstd", level: 7 });
-    const chosen = (job: Partial<BackupJob>) =>
-      choosePolicy(context, { ...JOB, ...job }).compression;
-    assert.deepEqual(chosen({}), { name: "zstd", level: 7 });
-    assert.deepEqual(chosen({ compression: "zstd" }), { name: "zstd", level: 7 });
-    assert.deepEqual(chosen({ compression: "lz4" }), { name: "lz4", level: 1 });
-    assert.deepEqual(chosen({ compressionLevel: 3 }), { name: "zstd", level: 3 });
+    const chosen = async (job: Partial<BackupJob>) =>
+      (await choosePolicy(context, { ...JOB, ...job })).compression;
+    assert.deepEqual(await chosen({}), { name: "zstd", level: 7 });
+    assert.deepEqual(await chosen({ compression: "zstd" }), { name: "zstd", level: 7 });
+    assert.deepEqual(await chosen({ compression: "lz4" }), { name: "lz4", level: 1 });
+    assert.deepEqual(await chosen({ compressionLevel: 3 }), { name: "zstd", level: 3 });
     for (const job of [
       { compression: "lz4", compressionLevel: 3 },
       { compression: "brotli" },
       { compressionLevel: 20 },
       { compressionLevel: 1.5 },
     ]) {
-      assert.throws(
-        () => chosen(job),
-        (error) => isErrorCode(error, "USAGE"),
-      );
+      await assert.rejects(chosen(job), (error) => isErrorCode(error, "USAGE"));
     }
     await process.close();
   });
@@ -125,5 +124,36 @@ describe("the compression of a version", () => {
     assert.deepEqual(version?.policy.compression, { name: "lz4", level: 1 });
     assert.deepEqual(version?.policy.prefer, process.storageIds);
     await process.close();
+  });
+});
+
+describe("the storages of a version", () => {
+  it("are without what was removed from the repository, unless that is asked for by name", async () => {
+    const process = await openOneProcess({ storages: 3 });
+    const [first, second] = process.storageIds;
+    const context = {
+      ...process.context,
+      settings: { ...process.context.settings, prefer: ["s0", "s1"] },
+    };
+    const { policy } = await backedUp();
+    assert.deepEqual(policy.storages, process.storageIds);
+    await retireStorage(process.repo.kv, first as StorageId, true);
+    const { policy: later } = await backedUp();
+    assert.deepEqual(later.storages, process.storageIds.slice(1));
+    assert.deepEqual(later.prefer, [second]);
+    assert.match(process.logged.map(({ message }) => message).join("\n"), /s0 was removed from/);
+    await assert.rejects(
+      runBackup(context, { ...JOB, storages: ["s0", "s1"], quorum: 2 }),
+      /only 1 of its storages are in use/,
+    );
+    await process.close();
+
+    async function backedUp() {
+      process.device("disk", compressible(20, 1));
+      const { uid } = await runBackup(context, JOB);
+      const version = await process.repo.kv.read((reader) => readVersion(reader, uid));
+      assert.ok(version !== undefined);
+      return version;
+    }
   });
 });

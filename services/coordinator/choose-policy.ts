@@ -4,6 +4,7 @@ import type { StorageId } from "#lib/core/ids.ts";
 import type { CompressionChoice } from "#lib/ports/compute.ts";
 import { requireCompression } from "#lib/repository/compression-choice.ts";
 import type { Policy } from "#lib/repository/records.ts";
+import { listStorages } from "#lib/repository/transactions/storage.ts";
 import type { CoordinatorContext } from "./context.ts";
 import type { BackupJob } from "./jobs.ts";
 
@@ -13,9 +14,9 @@ const LEVEL_DEFAULT = 1;
  * The policy of a backup's version: what the job says, and else the configuration.
  * @throws Usage for storages or a compression that there are not, or that do not fit together
  */
-export function choosePolicy(context: CoordinatorContext, job: BackupJob): Policy {
+export async function choosePolicy(context: CoordinatorContext, job: BackupJob): Promise<Policy> {
   const { repo, settings } = context;
-  const names = job.storages ?? settings.storages;
+  const names = job.storages ?? (await withoutRemoved(context, settings.storages));
   const storages = [...new Set(names.map((name) => repo.storages.byName(name).id))];
   const quorum = job.quorum ?? settings.quorum;
   if (quorum < 1 || quorum > storages.length) {
@@ -33,6 +34,24 @@ export function choosePolicy(context: CoordinatorContext, job: BackupJob): Polic
     ...(prefer.length === 0 ? {} : { prefer }),
     ...(compression === undefined ? {} : { compression }),
   };
+}
+
+/** A storage may be removed from the repository while this process runs: nothing goes there that nobody has asked for by name. */
+async function withoutRemoved(
+  { repo }: CoordinatorContext,
+  names: readonly string[],
+): Promise<readonly string[]> {
+  const retired = new Set(
+    (await listStorages(repo.kv)).flatMap(({ storage, record }) =>
+      record.state === "retired" ? [storage] : [],
+    ),
+  );
+  const removed = names.filter((name) => retired.has(repo.storages.byName(name).id));
+  if (removed.length === 0 || removed.length === names.length) return names;
+  repo.log.warn(`${removed.join(", ")} was removed from the repository: backups go without it`, {
+    remedy: "take it out of the configuration",
+  });
+  return names.filter((name) => !removed.includes(name));
 }
 
 /** What the job prefers must be a storage of the version; of what the configuration does, those that are. */

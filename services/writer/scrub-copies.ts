@@ -7,7 +7,7 @@ import { readBlocks } from "#lib/repository/ledger.ts";
 import type { Repository } from "#lib/repository/repository.ts";
 import { listOwed } from "#lib/repository/transactions/fill.ts";
 import { listVerify } from "#lib/repository/transactions/verify.ts";
-import { requireVersion } from "#lib/repository/transactions/version.ts";
+import { readVersion } from "#lib/repository/transactions/version.ts";
 import { decodeNode } from "#proto/node.ts";
 import type { ObjectCopy } from "./object-reader.ts";
 
@@ -79,7 +79,9 @@ export async function* versionCopies(
 ): AsyncGenerator<ScrubCopy[]> {
   const seen = new Set<BlockId>();
   for (const uid of uids) {
-    const version = await repo.kv.read((reader) => requireVersion(reader, uid));
+    const version = await repo.kv.read((reader) => readVersion(reader, uid));
+    // Removed meanwhile.
+    if (version === undefined || version.state === "removed") continue;
     // One path of the tree, with the siblings to its right, is all that waits here.
     const waiting: BlockId[] = version.root === undefined ? [] : [version.root];
     for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) {

@@ -252,6 +252,11 @@ describe("scrub", () => {
     assert.ok(![...reads.keys()].some((name) => name.includes(tiny.blockId("other"))));
     const shallow = await tiny.context.upkeep.scrub({ deep: false, versions: [one.uid] });
     assert.ok((shallow.storages[0]?.checked ?? 0) >= 604);
+    // One that is removed while the scrub is under way is passed over.
+    await removeVersion(tiny.kv, one.uid);
+    await tiny.shared.clock.advance(1);
+    const rest = await tiny.context.upkeep.scrub({ deep: false, versions: [one.uid, two.uid] });
+    assert.ok((rest.storages[0]?.checked ?? 0) > 0);
   });
 
   it("samples, and takes the storages that it is given", async () => {

@@ -1,6 +1,6 @@
 /** Versions that leave storages, storages that are emptied and removed, and storages that are lost for ever. */
 import assert from "node:assert/strict";
-import { readFile, rename, rm, truncate } from "node:fs/promises";
+import { readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { noiseBlocks, writeImage } from "#test/fixtures/integration-image.ts";
@@ -10,6 +10,7 @@ const EXIT_USAGE = 64;
 const EXIT_NOT_FOUND = 66;
 const EXIT_UNAVAILABLE = 69;
 const EXIT_TRY_AGAIN = 75;
+const EXIT_REFUSED = 77;
 
 /** Blocks at each storage. */
 const counts = (repo: TestRepository, ...names: string[]): Promise<number[]> =>
@@ -54,8 +55,29 @@ describe("leaving storages", { timeout: TEST_TIMEOUT_MS }, () => {
     await repo.run(["storage", "add", `c=${repo.storageFolder("c")}`]);
     await repo.run(["storage", "drain", "a", "--to", "c"]);
     assert.deepEqual(await counts(repo, "a", "b", "c"), [0, 16, 16]);
+    const before = await readFile(repo.configFile, "utf8");
     await repo.run(["storage", "remove", "a"]);
-    assert.doesNotMatch(await readFile(repo.configFile, "utf8"), /name: a$/m);
+    const after = await readFile(repo.configFile, "utf8");
+    assert.doesNotMatch(after, /name: a$/m);
+    // Another host's configuration still has it: with its folder there, and without.
+    for (const isThere of [true, false]) {
+      if (!isThere) await rename(repo.storageFolder("a"), repo.home.at("a-is-away"));
+      await writeFile(repo.configFile, before);
+      await repo.configure([["defaults", "prefer"], ["a"]]);
+      const third = await repo.run(["backup", image, "other"]);
+      assert.match(
+        third.stderr,
+        /storage a was removed from the repository: backups go without it/,
+      );
+      assert.deepEqual(
+        (await repo.show(String(third.stdout).trim().split("\n").at(-1) ?? "")).completeAt,
+        ["b", "c"],
+      );
+      const refused = await repo.fails(EXIT_REFUSED, ["backup", image, "other", "--storage", "a"]);
+      assert.match(refused.message, /storage a was removed from the repository/);
+    }
+    await rename(repo.home.at("a-is-away"), repo.storageFolder("a"));
+    await writeFile(repo.configFile, after);
     await rm(repo.storageFolder("a"), { recursive: true });
     for (const storage of ["b", "c"]) {
       await repo.assertRestores(one.uid, first, storage);

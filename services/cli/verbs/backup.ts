@@ -113,7 +113,7 @@ async function backupJob(
       remedy: "name the hints, or leave it away: without hints everything is read",
     });
   }
-  const storages = options.storage ?? config.defaults.storages;
+  const storages = options.storage ?? (await engine.defaultStorages());
   await engine.requireStorages(storages);
   return {
     source: absoluteDevice(source, context.cwd),
