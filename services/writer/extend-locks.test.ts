@@ -92,7 +92,7 @@ describe("extendLocks", () => {
     const counts = countExtensions(tiny.store(0));
     const rounds = 64;
     for (let round = 0; round < rounds; round += 1) {
-      await clock.advance(LOCK_MS / 16);
+      clock.setNow(clock.now() + LOCK_MS / 16);
       if (round === 3) {
         await removeVersion(tiny.kv, uid);
         await putOwedHeads(tiny.repo);
@@ -124,14 +124,14 @@ describe("extendLocks", () => {
     await removeVersion(tiny.kv, uid);
     const counts = countExtensions(tiny.store(0));
     // Neither while nobody has collected it (what is below its root is still referred to), nor in trash.
-    await tiny.shared.clock.advance((LOCK_MS * 3) / 4);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + (LOCK_MS * 3) / 4);
     const outcome = await extendLocks(tiny.repo, tiny.id(0));
     assert.deepEqual([outcome.failed, outcome.reason], [0, undefined]);
     const names = [...counts.keys()].filter((name) => name !== KEY_NAME && name !== MARKER);
     assert.ok(names.length > 0 && names.every((name) => !name.startsWith("nodes/")), names.join());
     await putOwedHeads(tiny.repo);
     await collectGarbage(tiny.context);
-    await tiny.shared.clock.advance(LOCK_MS * 2);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS * 2);
     await collectGarbage(tiny.context);
     await collectGarbage(tiny.context);
     assert.deepEqual(objectsAt(tiny, 0), [KEY_NAME]);
@@ -148,7 +148,7 @@ describe("extendLocks", () => {
       { accessId: removed.slice(5), record: { ...record, object: undefined, removedMs: 2 } },
     ]);
     await tiny.store(0).put(removed, object, { mode: "create", unlocked: true });
-    await tiny.shared.clock.advance(LOCK_MS / 2);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS / 2);
     const counts = countExtensions(tiny.store(0));
     await extendLocks(tiny.repo, tiny.id(0));
     assert.deepEqual([counts.get(name), counts.get(removed)], [1, undefined]);
@@ -161,12 +161,12 @@ describe("extendLocks", () => {
     const name = await tiny.nameAt(id, 0);
     const counts = countExtensions(tiny.store(0));
     for (let round = 0; round < 4; round += 1) {
-      await tiny.shared.clock.advance(LOCK_MS / 4);
+      tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS / 4);
       await extendLocks(tiny.repo, tiny.id(0));
     }
     assert.deepEqual([counts.get(name), await queued(tiny)], [undefined, [name]]);
     await session.bringNode(0, 0, [id]);
-    await tiny.shared.clock.advance(LOCK_MS / 4);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS / 4);
     await extendLocks(tiny.repo, tiny.id(0));
     assert.equal(counts.get(name), 1);
     assert.equal(tiny.store(0).locks.get(name), tiny.shared.clock.now() + LOCK_MS);
@@ -182,7 +182,7 @@ describe("extendLocks", () => {
     const put = await session.put("block", id, tiny.plain("a"), [copy]);
     // Its record comes to know of it only when the lock has run out.
     await storeBlocks(tiny.kv, clock.now(), [{ id, ...put, done: [], pending: [copy] }]);
-    await clock.advance(LOCK_MS);
+    clock.setNow(clock.now() + LOCK_MS);
     const filled = { ...copy, id, kind: "block" as const, storedBytes: 1 };
     assert.equal(await placeFilled(tiny.kv, clock.now(), { ...filled, wasThere: true }), "placed");
     const dueNow = async (): Promise<string[]> => {
@@ -203,7 +203,7 @@ describe("extendLocks", () => {
   it("extends once more where it died before that was noted, and has lost nothing", async () => {
     const tiny = await openLocked();
     await tiny.backup(["a", "b"]);
-    await tiny.shared.clock.advance(LOCK_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS);
     const counts = countExtensions(tiny.store(0));
     tiny.kvFaults.beforeCommit = (label) => {
       if (label === "free:lock") throw new AshlarError(ErrorCode.Io, "died");
@@ -227,7 +227,7 @@ describe("extendLocks", () => {
   it("leaves due what could not be extended, and tells why", async () => {
     const tiny = await openLocked();
     await tiny.backup(["a", "b"]);
-    await tiny.shared.clock.advance(LOCK_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS);
     const [first = ""] = await queued(tiny);
     tiny.store(0).faults = {
       before: ({ kind, name }): BlobFault => {
@@ -252,11 +252,11 @@ describe("extendLocks", () => {
   it("settles nothing twice, whatever lands late", async () => {
     const tiny = await openLocked();
     await tiny.backup(["a"]);
-    await tiny.shared.clock.advance(LOCK_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS);
     const nowMs = tiny.shared.clock.now();
     const session = await tiny.start();
     const idle = await tiny.nameAt(await session.bringBlock("idle"), 0);
-    await tiny.shared.clock.advance(LOCK_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS);
     const { due } = await listDueLocks(tiny.kv, tiny.id(0), nowMs + LOCK_MS, undefined);
     assert.ok(due.some(({ name, verdict }) => name === idle && verdict === "idle"));
     const all = new Set(due.flatMap(({ name, verdict }) => (verdict === "keep" ? [name] : [])));

@@ -32,7 +32,7 @@ async function withLocked(): Promise<TinyRepository> {
   const tiny = await openTiny({ storages: 1, lockMs: LOCK_MS });
   await tiny.backup(["a", "b"]);
   const { uid } = await tiny.backup(["b", "c"]);
-  await tiny.shared.clock.advance(DAY_MS);
+  tiny.shared.clock.setNow(tiny.shared.clock.now() + DAY_MS);
   await removeVersion(tiny.kv, uid);
   await putOwedHeads(tiny.repo);
   return tiny;
@@ -84,7 +84,7 @@ describe("trash that is locked", () => {
 
     const run = await currentRun(tiny.kv, tiny.id(0));
     const calls = countCalls(tiny);
-    await clock.advance(DAY_MS);
+    clock.setNow(clock.now() + DAY_MS);
     const again = await collectGarbage(tiny.context, { sweep: true });
     assert.deepEqual([again.storages[0]?.waiting, again.storages[0]?.orphans], [waiting, 0]);
     // Nothing is asked for, and no stamp is put for nothing.
@@ -92,10 +92,10 @@ describe("trash that is locked", () => {
     assert.equal(await currentRun(tiny.kv, tiny.id(0)), run);
     await fsckIsClean(tiny);
 
-    await clock.advance(LOCK_MS - 2 * DAY_MS);
+    clock.setNow(clock.now() + LOCK_MS - 2 * DAY_MS);
     const third = await collectGarbage(tiny.context);
     assert.deepEqual([third.storages[0]?.deleted, third.storages[0]?.waiting?.objects], [3, 1]);
-    await clock.advance(DAY_MS);
+    clock.setNow(clock.now() + DAY_MS);
     const last = await collectGarbage(tiny.context);
     assert.deepEqual([last.storages[0]?.deleted, last.storages[0]?.waiting], [1, undefined]);
     await assertExact(tiny);
@@ -106,7 +106,7 @@ describe("trash that is locked", () => {
     const tiny = await withLocked();
     await collect(tiny.kv);
     await runDeletions(tiny.repo, tiny.id(0));
-    await tiny.shared.clock.advance(2 * LOCK_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + 2 * LOCK_MS);
     // Trash that is written while a run deletes is left to the next one, also where its name waits.
     const entries = await tiny.kv.read((reader) =>
       reader.range({ ...range.waiting(tiny.id(0)), limit: 10 }),
@@ -139,11 +139,11 @@ describe("trash that is locked", () => {
     await removeVersion(tiny.kv, uid);
     await collectGarbage(tiny.context);
     assert.equal(heads().length, 3);
-    await clock.advance(2 * LOCK_MS);
+    clock.setNow(clock.now() + 2 * LOCK_MS);
     await collectGarbage(tiny.context);
     const left = heads();
     assert.ok(left.includes(first) && !left.includes(second) && left.length === 2, String(left));
-    await clock.advance(LOCK_MS);
+    clock.setNow(clock.now() + LOCK_MS);
     await collectGarbage(tiny.context);
     assert.deepEqual(objectsAt(tiny, 0), []);
     await assertExact(tiny);
@@ -163,13 +163,13 @@ describe("trash that is locked", () => {
     // Somebody has made the locks longer meanwhile.
     const { locks } = tiny.store(0);
     for (const [name, untilMs] of locks) locks.set(name, untilMs + DAY_MS);
-    await tiny.shared.clock.advance(LOCK_MS - DAY_MS / 2);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS - DAY_MS / 2);
     await collectGarbage(tiny.context);
     const after = await measureWaiting(tiny.kv, tiny.id(0));
     assert.deepEqual([after.objects, after.bytes], [4, before.bytes]);
     assert.equal(after.firstMs, (before.firstMs ?? 0) + DAY_MS);
     await fsckIsClean(tiny);
-    await tiny.shared.clock.advance(2 * DAY_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + 2 * DAY_MS);
     await collectGarbage(tiny.context);
     await assertExact(tiny);
   });
@@ -223,7 +223,7 @@ describe("trash that is locked", () => {
       if ((await measureWaiting(tiny.kv, storage)).objects > 0) {
         await assert.rejects(retireStorage(tiny.kv, storage, false), /is not empty/);
       }
-      await tiny.shared.clock.advance(LOCK_MS / 2);
+      tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS / 2);
     }
     await retireStorage(tiny.kv, storage, false);
     while (await forgetStep(tiny.kv, storage, (each) => headPrefix(tiny.repo.keys, each)));
@@ -240,7 +240,7 @@ describe("trash that is locked", () => {
     assert.ok(tiny.store(0).objects.has(block));
     assert.equal((await measureWaiting(tiny.kv, tiny.id(0))).objects, 1);
     await fsckIsClean(tiny);
-    await tiny.shared.clock.advance(LOCK_MS);
+    tiny.shared.clock.setNow(tiny.shared.clock.now() + LOCK_MS);
     await collectGarbage(tiny.context);
     await assertExact(tiny);
   });
