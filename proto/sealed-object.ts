@@ -155,6 +155,24 @@ export function sealedParts(
   };
 }
 
+/** So many bytes of an object are enough for {@link keyIdAtStart}. */
+export const KEY_ID_END = KEY_ID_AT + KEY_ID_BYTES;
+
+/**
+ * The id of the repository key that an object is under, as its start says, 16 hex digits. Nothing is verified: rot may have changed it.
+ * FormatError for what is no object, or too short.
+ */
+export function keyIdAtStart(start: Uint8Array): string {
+  const bytes = Buffer.from(start.buffer, start.byteOffset, start.byteLength);
+  if (bytes.length < KEY_ID_END) {
+    throw new FormatError(FormatFault.Truncated, `is truncated: ${bytes.length} bytes`);
+  }
+  if (bytes.compare(MAGIC, 0, MAGIC.length, 0, MAGIC.length) !== 0) {
+    throw new FormatError(FormatFault.Foreign, "is not an object of this format (wrong magic)");
+  }
+  return bytes.subarray(KEY_ID_AT, KEY_ID_END).toString("hex");
+}
+
 /** What the checksum covers. */
 export function checksummed(bytes: Buffer): Buffer {
   return bytes.subarray(0, bytes.length - CHECKSUM_BYTES);

@@ -95,6 +95,7 @@ export class Keyring {
       verify: (object) => this.#sealer.verify(object),
       open: (object) => this.#sealer.open(object),
       renew: (sealed) => this.#sealer.renew(sealed),
+      retiredKeys: () => this.#sealer.retiredKeys(),
     };
     const { log } = repository.ports;
     this.#compute = createSwitchingCompute(compute, () => this.refresh(), log);

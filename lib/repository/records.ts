@@ -102,6 +102,8 @@ export interface HeadAtRecord {
   readonly revision: number;
   readonly removed: boolean;
   readonly state: "putting" | "confirmed" | "trash";
+  /** The repository key that it is sealed under (16 hex digits), once it is confirmed; absent where nobody has written that down. */
+  readonly keyId?: string;
 }
 
 /** What a backup did. */

@@ -81,6 +81,8 @@ export interface Sealer {
    * repository key is not at hand.
    */
   renew(sealed: Uint8Array): Buffer | undefined;
+  /** Ids of the repository keys that new objects are not sealed under any more, as far as they are known here. */
+  retiredKeys(): ReadonlySet<string>;
 }
 
 /** How objects are sealed. */
@@ -117,8 +119,8 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     const room = asBuffer(out).subarray(offset);
     // Compressed into its place and encrypted there: no memory but the object's own.
     const area = room.subarray(contentAt, Math.max(contentAt, room.length - TAIL_BYTES));
-    const { name, compressor } = compressors(object.compression);
-    const compressedBytes = compressor.compressInto(plain, area);
+    const { name, compressInto } = compressors(object.compression);
+    const compressedBytes = compressInto(plain, area);
     const storedBytes = compressedBytes ?? plain.length;
     const length = sealedBytes(wrapper.scheme, storedBytes);
     checkRoom(out, offset, length, object);
@@ -167,13 +169,12 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
       openParts(object, parts, out);
       return out;
     },
-    renew: createRenew(keys),
+    ...afterRotations(keys),
   };
 }
 
-interface NamedCompressor {
+interface NamedCompressor extends Compressor {
   readonly name: Compression;
-  readonly compressor: Compressor;
 }
 
 /** What compresses by a choice, or by none; each is made when it is first wanted, and kept, for it keeps state. */
@@ -181,7 +182,7 @@ function createCompressors({
   compression,
   level,
 }: SealOptions): (choice?: CompressionChoice) => NamedCompressor {
-  const usual = { name: compression, compressor: createCompressor(compression, level) };
+  const usual = { name: compression, ...createCompressor(compression, level) };
   const chosen = new Map<string, NamedCompressor>();
   return (choice) => {
     if (choice === undefined) return usual;
@@ -189,11 +190,17 @@ function createCompressors({
     let found = chosen.get(wanted);
     if (found === undefined) {
       const name = requireCompression(choice);
-      found = { name, compressor: createCompressor(name, choice.level) };
+      found = { name, ...createCompressor(name, choice.level) };
       chosen.set(wanted, found);
     }
     return found;
   };
+}
+
+function afterRotations(keys: RepositoryKeys): Pick<Sealer, "renew" | "retiredKeys"> {
+  const ids = [...keys.repositoryKeys.keys()];
+  const retired = new Set(ids.filter((id) => id !== keys.activeKeyId));
+  return { renew: createRenew(keys), retiredKeys: () => retired };
 }
 
 /** A copy where much was saved, so that a small object does not keep a large buffer alive. */

@@ -1,6 +1,6 @@
 // Access keys of a repository: who can open it, and its repository keys. Each change is one transaction in the metadata, and then a
 // put or delete at every storage that is there; the others catch up when somebody writes to them.
-import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
+import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { openSet, type Keyring } from "#lib/process/keyring.ts";
 import { followKeyCopies } from "#lib/process/metadata-folder.ts";
 import type { AccessSecret } from "#lib/repository/access-key.ts";
@@ -15,10 +15,10 @@ import {
   type AccessKeyEntry,
   type AccessKeySet,
 } from "#lib/repository/transactions/access-keys.ts";
-import { changeVersion, listVersions } from "#lib/repository/transactions/version.ts";
 import { FormatError } from "#proto/format-error.ts";
 import { decodeKeyObject, type AccessCapability, type KeyObject } from "#proto/key-object.ts";
 import type { WrapScheme } from "#proto/sealed-object.ts";
+import { renewHeads } from "#services/coordinator/renew-heads.ts";
 import type { Engine } from "./compose.ts";
 import { prepareChange, putHeadsNow } from "./owed-heads.ts";
 
@@ -213,28 +213,15 @@ export async function rotateRepositoryKey(
   // This process, too, seals under the new key from here on, and only where the key objects are.
   await keyring.refresh();
   const storages = await spread(engine);
-  await renewHeads(engine);
+  // Heads are small: all are put anew at once, and `gc` does what this does not come to.
+  await renewHeads(await engine.repository(), engine.context.signal);
+  await putHeadsNow(engine);
   return {
     repositoryKey: rotated.activeKeyId,
     retired: keys.activeKeyId,
     accessKeys: changes.length,
     storages,
   };
-}
-
-/** Heads are small and all put again, as for any change of a version; blocks and nodes are wrapped anew by deep scrubs. */
-async function renewHeads(engine: Engine): Promise<void> {
-  for await (const { uid, state } of listVersions(engine.kv)) {
-    engine.context.signal.throwIfAborted();
-    if (state !== "valid" && state !== "invalid") continue;
-    try {
-      await changeVersion(engine.kv, uid, {});
-    } catch (error) {
-      // It was removed meanwhile.
-      if (!isErrorCode(error, ErrorCode.NotFound)) throw error;
-    }
-  }
-  await putHeadsNow(engine);
 }
 
 /** Nobody is locked out by a rotation, and nobody is sealed to whom no full holder has let in. */

@@ -18,6 +18,7 @@ import { collect, findHolders, type Collected, type CollectionHolder } from "./c
 import type { CoordinatorContext } from "./context.ts";
 import { endDead, noticeDead } from "./dead-sessions.ts";
 import { leaveStorages, queueAllLeaving, type Left } from "./leaving.ts";
+import { renewHeads } from "./renew-heads.ts";
 import { forgetRetired } from "./retired-storages.ts";
 import { planRemoval, type RemovalPlan } from "./plan-removal.ts";
 import type { UpkeepOptions } from "#lib/repository/upkeep.ts";
@@ -84,6 +85,7 @@ export async function collectGarbage(
   const sessionsEnded = await endDead(context, sessions, ({ session }) => endable.has(session));
   await forgetRetired(repo, signal);
   await dropVainRenewals(repo, signal);
+  await renewHeads(repo, signal);
   await drainRechecks(repo.kv, signal);
   const collected = await collect(repo.kv, {
     signal,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { key } from "#lib/repository/keyspace.ts";
 import { encodeRecord } from "#lib/repository/records.ts";
-import { readHeadsAt } from "#lib/repository/transactions/storage.ts";
+import { readHeadsAt } from "#lib/repository/transactions/heads.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
 import { headsOn, restoreFrom } from "#test/fixtures/tiny-checks.ts";
 import type { BlobFault } from "#lib/drivers/memory/memory-blob-store.ts";
@@ -22,7 +22,15 @@ describe("putOwedHeads", () => {
       assert.deepEqual(restoreFrom(tiny, index, uid), ["a", "b"]);
       assert.deepEqual(
         [...(await readHeadsAt(tiny.kv, tiny.id(index))).values()],
-        [{ uid, revision: 1, removed: false, state: "confirmed" }],
+        [
+          {
+            uid,
+            revision: 1,
+            removed: false,
+            state: "confirmed",
+            keyId: tiny.repo.keys.activeKeyId,
+          },
+        ],
       );
     }
     assert.deepEqual(

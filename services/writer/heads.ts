@@ -6,14 +6,15 @@ import { headHash, headPrefix } from "#lib/repository/head-names.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import type { Repository } from "#lib/repository/repository.ts";
+import { repositoryKeyOf } from "#lib/repository/sealing.ts";
 import type { HeadsOutcome } from "#lib/repository/upkeep.ts";
 import {
   confirmHead,
-  countOwed,
   hasHead,
   listOwedHeads,
   planHead,
-} from "#lib/repository/transactions/storage.ts";
+} from "#lib/repository/transactions/heads.ts";
+import { countOwed } from "#lib/repository/transactions/storage.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { encodeHead, type Head } from "#proto/head.ts";
 import { headObjectName } from "#proto/object-names.ts";
@@ -31,6 +32,8 @@ export interface OwedHeads {
   readonly signal?: AbortSignal;
 }
 
+const DISABLED = "the storage is disabled, so it gets nothing";
+
 /** Heads of one storage that are put at once: each is small, and waits for the storage and a flush. */
 const PARALLEL = 8;
 const STEP = 256;
@@ -39,22 +42,23 @@ const STEP = 256;
 const COUNT_MAX = 10_000;
 
 /**
- * Puts owed heads where their root is placed (a last revision everywhere). A storage that is away stays owed, with the
- * reason. Refused when a storage and the metadata do not know each other.
+ * Puts owed heads where their root is placed (a last revision everywhere). A storage that is away, or disabled, stays
+ * owed, with the reason. Refused when a storage and the metadata do not know each other.
  */
 export async function putOwedHeads(
   repo: Repository,
   which: OwedHeads = {},
 ): Promise<HeadsOutcome[]> {
-  const ids = await storagesOf(repo, which);
+  const { ids, counting } = await storagesOf(repo, which);
   const owing: StorageId[] = [];
-  for (const id of ids) if ((await countHeads(repo, id, which.uid)) > 0) owing.push(id);
+  for (const id of counting) if ((await countHeads(repo, id, which.uid)) > 0) owing.push(id);
   const { away } = await ensureGuarded(repo, owing, which.signal);
   return Promise.all(
     ids.map(async (storage): Promise<HeadsOutcome> => {
       const error = away.find((entry) => entry.storage === storage)?.error;
+      const whyNot = counting.includes(storage) ? error?.message : DISABLED;
       const { put, reason } =
-        error === undefined ? await putAt(repo, storage, which) : { put: 0, reason: error.message };
+        whyNot === undefined ? await putAt(repo, storage, which) : { put: 0, reason: whyNot };
       const owed = await countHeads(repo, storage, which.uid);
       return {
         storage,
@@ -70,15 +74,20 @@ export async function putOwedHeads(
   );
 }
 
-/** One storage; or the version's, or all, as far as they count. */
-async function storagesOf(repo: Repository, { uid, storage }: OwedHeads): Promise<StorageId[]> {
-  if (storage !== undefined) return [storage];
+/** One storage; or the version's, or all, as far as they count; and those of them that do. */
+async function storagesOf(
+  repo: Repository,
+  { uid, storage }: OwedHeads,
+): Promise<{ readonly ids: readonly StorageId[]; readonly counting: readonly StorageId[] }> {
   const version =
     uid === undefined ? undefined : await repo.kv.read((reader) => readVersion(reader, uid));
-  const counting = await countingStorages(repo.kv);
-  return version === undefined
-    ? counting
-    : counting.filter((id) => version.policy.storages.includes(id));
+  const all = await countingStorages(repo.kv);
+  if (storage !== undefined) {
+    return { ids: [storage], counting: all.filter((id) => id === storage) };
+  }
+  const ids =
+    version === undefined ? all : all.filter((id) => version.policy.storages.includes(id));
+  return { ids, counting: ids };
 }
 
 function countHeads(
@@ -146,7 +155,12 @@ async function putOne(
     reserve: true,
     ...(signal === undefined ? {} : { signal }),
   });
-  await confirmHead(repo.kv, storage, planned.name, headPrefix(repo.keys, uid), putMs);
+  await confirmHead(repo.kv, storage, {
+    name: planned.name,
+    prefix: headPrefix(repo.keys, uid),
+    putMs,
+    keyId: repositoryKeyOf(sealed),
+  });
   return true;
 }
 

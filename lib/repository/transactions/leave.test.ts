@@ -13,7 +13,8 @@ import { narrowPolicy, widenPolicy } from "./policy.ts";
 import { forgetStep, retireStorage } from "./retire.ts";
 import { encodeNode } from "#proto/node.ts";
 import { commitNode, holdNode } from "./commit-node.ts";
-import { confirmHead, planHead, readStamps } from "./storage.ts";
+import { confirmHead, planHead } from "./heads.ts";
+import { readStamps } from "./storage.ts";
 import { drainRechecks } from "./recheck.ts";
 import { markBad } from "./verify.ts";
 import { readVersion, removeVersion } from "./version.ts";
@@ -49,7 +50,12 @@ async function putHead(world: ProtocolWorld, uid: VersionUid, storage: StorageId
   const name = (revision: number): string => `${headPrefix(uid)}${revision}.${storage}`;
   const planned = await planHead(world.kv, storage, uid, ({ revision }) => name(revision));
   assert.ok(planned !== undefined, "a head is owed");
-  await confirmHead(world.kv, storage, planned.name, headPrefix(uid), 0);
+  await confirmHead(world.kv, storage, {
+    name: planned.name,
+    prefix: headPrefix(uid),
+    putMs: 0,
+    keyId: "00".repeat(8),
+  });
 }
 
 const narrow = (world: ProtocolWorld, uid: VersionUid, storage: StorageId, isLost = false) =>

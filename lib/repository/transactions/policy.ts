@@ -14,7 +14,7 @@ import {
   withCopy,
 } from "../ledger.ts";
 import { encodeRecord, type VersionRecord } from "../records.ts";
-import { hasHeadIn, trashHeads } from "./storage.ts";
+import { hasHeadIn, trashHeads } from "./heads.ts";
 import { oweHeads, policyLeft, requireVersion } from "./version.ts";
 
 const EMPTY = Buffer.alloc(0);

@@ -6,7 +6,7 @@ import type { Kv, KvTransaction } from "#lib/ports/kv.ts";
 import { key, parse, range, type KeyRange } from "../keyspace.ts";
 import { BATCH_MAX, readBlock, saveBlock } from "../ledger.ts";
 import { decodeRecord, encodeRecord, type StorageRecord } from "../records.ts";
-import { trashLastHeads } from "./storage.ts";
+import { trashLastHeads } from "./heads.ts";
 import { readVersion } from "./version.ts";
 
 /** Records of one step. */

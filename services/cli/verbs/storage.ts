@@ -1,10 +1,7 @@
 // ashlar storage: the places that backups go to.
 import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { BlobStore } from "#lib/ports/blob-store.ts";
-import { formatDuration, formatSize } from "#lib/core/size.ts";
-import { listVerify } from "#lib/repository/transactions/verify.ts";
-import { ObjectFolder } from "#proto/object-names.ts";
+import { formatDuration } from "#lib/core/size.ts";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
 import { systemPorts } from "#lib/process/open-repository.ts";
 import type { Engine } from "../compose.ts";
@@ -34,6 +31,15 @@ permission can delete them nevertheless; with compliance nobody can (docs/storag
 Examples:
   ashlar storage ls
   ashlar storage ls --json`;
+
+const STATS_HELP = `
+After \`ashlar key rotate\`, \`ashlar scrub --deep\` and \`ashlar gc\`, --keys tells whether anything is left under a
+retired repository key. It asks for a few bytes of each object, also of those that are to be deleted.
+
+Examples:
+  ashlar storage stats
+  ashlar storage stats offsite --json
+  ashlar storage stats --keys`;
 
 /** Adds the verbs. */
 export function addStorage(program: Command, act: Act): void {
@@ -69,14 +75,13 @@ export function addStorage(program: Command, act: Act): void {
       "Counts the objects that are on the storages, by listing them, and tells since when all were verified.",
     )
     .argument("[name]", "only this storage")
-    .addHelpText(
-      "after",
-      "\nExamples:\n  ashlar storage stats\n  ashlar storage stats offsite --json",
-    )
+    .option("--keys", "count blocks, nodes and heads by repository key, reading the start of each")
+    .addHelpText("after", STATS_HELP)
     .action(
-      act(async (context, name: string | undefined) => {
+      act(async (context, name: string | undefined, { keys }: { readonly keys?: boolean }) => {
         await withEngine(context, async (engine) => {
-          const stats = await measure(engine, name);
+          const { measureStorages, statsTable } = await import("../storage-stats.ts");
+          const stats = await measureStorages(engine, name, keys === true);
           context.output.result({ storages: stats }, () => statsTable(stats));
         });
       }),
@@ -282,83 +287,5 @@ function checkTable(storages: readonly CheckedStorage[]): string[] {
     storages.flatMap(({ name, findings }) =>
       findings.map(({ check, outcome, detail }) => [name, check, outcome, detail]),
     ),
-  );
-}
-
-interface FolderStats {
-  objects: number;
-  bytes: number;
-}
-
-interface StorageStats {
-  readonly name: string;
-  /** All that is placed there was verified since, as ISO 8601; null where nothing is. */
-  readonly verifiedSince: string | null;
-  readonly objects: number;
-  readonly bytes: number;
-  readonly folders: Readonly<Record<string, FolderStats>>;
-}
-
-async function measure(engine: Engine, name: string | undefined): Promise<StorageStats[]> {
-  const { set } = await engine.storages();
-  const storages = name === undefined ? set.list() : [set.byName(name)];
-  const out: StorageStats[] = [];
-  for (const storage of storages) {
-    if (storage.store instanceof AshlarError) {
-      if (name !== undefined) throw storage.store;
-      engine.context.log.warn(`storage ${storage.name} is away: ${storage.store.message}`);
-      continue;
-    }
-    const counted = await measureOne(storage.store, engine.context.signal);
-    const [oldest] = (await listVerify(engine.kv, storage.id, undefined, 1)).copies;
-    const verifiedSince = oldest === undefined ? null : new Date(oldest.lastMs).toISOString();
-    out.push({ name: storage.name, verifiedSince, ...counted });
-  }
-  if (out.length === 0) {
-    throw new AshlarError(ErrorCode.Unavailable, "no storage is there", {
-      remedy: "`ashlar storage ls` tells why",
-    });
-  }
-  return out;
-}
-
-async function measureOne(
-  store: BlobStore,
-  signal: AbortSignal,
-): Promise<Omit<StorageStats, "name" | "verifiedSince">> {
-  const folders: Record<string, FolderStats> = {};
-  for (const [folder, prefix] of Object.entries(ObjectFolder)) {
-    const stats: FolderStats = { objects: 0, bytes: 0 };
-    folders[folder] = stats;
-    for await (const { sizeBytes } of store.list(prefix, { signal })) {
-      stats.objects += 1;
-      stats.bytes += sizeBytes;
-    }
-  }
-  const all = Object.values(folders);
-  return {
-    objects: all.reduce((sum, { objects }) => sum + objects, 0),
-    bytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
-    folders,
-  };
-}
-
-function statsTable(stats: readonly StorageStats[]): string[] {
-  const right = "right" as const;
-  return formatTable(
-    [
-      { head: "storage" },
-      { head: "objects", align: right },
-      { head: "bytes", align: right },
-      ...Object.keys(ObjectFolder).map((head) => ({ head, align: right })),
-      { head: "all verified since" },
-    ],
-    stats.map(({ name, objects, bytes, folders, verifiedSince }) => [
-      name,
-      String(objects),
-      formatSize(bytes),
-      ...Object.values(folders).map((each) => `${each.objects} (${formatSize(each.bytes)})`),
-      verifiedSince?.slice(0, 16).replace("T", " ") ?? "",
-    ]),
   );
 }

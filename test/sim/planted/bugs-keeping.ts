@@ -193,7 +193,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     breaks: ["I1"],
     scenario: "faults",
     seeds: { from: 1, count: 25 },
-    file: "lib/repository/transactions/storage.ts",
+    file: "lib/repository/transactions/heads.ts",
     find: `!(await rootPlaced(tx, version, storage))`,
     replace: "false",
   },

@@ -20,7 +20,7 @@ export const BUGS_OF_LETTING_GO: readonly PlantedBug[] = [
     step: "4 Delete",
     breaks: ["I2"],
     scenario: "basic",
-    seeds: { from: 61, count: 25 },
+    seeds: { from: 108, count: 25 },
     file: "lib/repository/transactions/version.ts",
     find: `        queueUnreferenced(tx, present.root);
 `,
@@ -63,7 +63,7 @@ export const BUGS_OF_LETTING_GO: readonly PlantedBug[] = [
     step: "5 Collect",
     breaks: ["I8"],
     scenario: "collection",
-    seeds: { from: 60, count: 12 },
+    seeds: { from: 10, count: 12 },
     file: "lib/repository/transactions/collect.ts",
     find: "return lowest;",
     replace: "return lowest + 1;",
