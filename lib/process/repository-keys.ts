@@ -49,7 +49,7 @@ export async function openKeyring(
       { remedy: "the configuration mixes two repositories: check metadata, storages and key" },
     );
   }
-  if (set.version === 0) set = await adoptFound(repository, attachment);
+  if (set.version === 0) set = await adoptFound(repository, attachment, opened.object.accessId);
   await followKeyCopies(config.metadata, set, ports.log);
   return new Keyring(repository, {
     secret,
@@ -63,11 +63,16 @@ export async function openKeyring(
 async function adoptFound(
   { config, kv, record, ports }: OpenRepository,
   attachment: Attachment,
+  opener: string,
 ): Promise<AccessKeySet> {
   const copies = await readKeyCopies(config.metadata);
   const found = [...copies, ...(await readKeyObjects(openStores(attachment)))];
+  // First: so many are taken, and whoever can write to a storage can put more there.
+  const isOpener = (entry: AccessKeyEntry): boolean => entry.accessId === opener;
+  const entries = recordsOf(found, record.repository);
+  const inOrder = [...entries.filter(isOpener), ...entries.filter((entry) => !isOpener(entry))];
   try {
-    return await adoptAccessKeys(kv, recordsOf(found, record.repository));
+    return await adoptAccessKeys(kv, inOrder);
   } catch (error) {
     if (!isNoSpace(error)) throw error;
     // The next one does it; until then all is as it was in the first release.

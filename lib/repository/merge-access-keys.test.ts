@@ -6,7 +6,11 @@ import { createKeyFile } from "./key-file.ts";
 import { openKeys, resealKeys, sealKeys } from "./key-objects.ts";
 import { createRepositoryKeys, rotateKeys, type RepositoryKeys } from "./keys.ts";
 import { mergeAccessKeys } from "./merge-access-keys.ts";
-import { adoptAccessKeys, type AccessKeyEntry } from "./transactions/access-keys.ts";
+import {
+  ACCESS_KEYS_MAX,
+  adoptAccessKeys,
+  type AccessKeyEntry,
+} from "./transactions/access-keys.ts";
 
 const KEYS = createRepositoryKeys({ hash: "blake3", compression: "none" });
 const ROTATED = rotateKeys(KEYS);
@@ -17,6 +21,7 @@ async function entryFor(secret = FILE, keys: RepositoryKeys = KEYS): Promise<Acc
   return withObject({ accessId, record: { ...EMPTY, object: undefined } }, bytes);
 }
 
+const NOBODY = "";
 const EMPTY = { label: "", capability: "full", createdMs: 1 } as const;
 const withObject = ({ accessId, record }: AccessKeyEntry, bytes: Uint8Array): AccessKeyEntry => ({
   accessId,
@@ -33,7 +38,7 @@ describe("access keys out of storages", () => {
     const [one, two] = [await entryFor(), await entryFor(OTHER)];
     const found = [one, rotated(one), withoutFacts(one), rotated(two), two];
     for (const order of [found, found.toReversed()]) {
-      const { set, forged } = await mergeAccessKeys(openMemoryKv(), ROTATED, order);
+      const { set, forged } = await mergeAccessKeys(openMemoryKv(), ROTATED, order, NOBODY);
       assert.deepEqual(forged, []);
       assert.equal(set.entries.length, 2);
       for (const secret of [FILE, OTHER]) {
@@ -50,7 +55,7 @@ describe("access keys out of storages", () => {
     const [one, two] = [await entryFor(), await entryFor(OTHER)];
     const older = openMemoryKv();
     await adoptAccessKeys(older, [one]);
-    const mended = await mergeAccessKeys(older, ROTATED, [rotated(one), two]);
+    const mended = await mergeAccessKeys(older, ROTATED, [rotated(one), two], NOBODY);
     assert.equal(mended.set.version, 2);
     assert.equal(mended.set.entries.length, 2);
     assert.notDeepEqual(
@@ -60,7 +65,7 @@ describe("access keys out of storages", () => {
     const newer = openMemoryKv();
     const there = rotated(one);
     await adoptAccessKeys(newer, [there]);
-    const same = await mergeAccessKeys(newer, ROTATED, [one, withoutFacts(one)]);
+    const same = await mergeAccessKeys(newer, ROTATED, [one, withoutFacts(one)], NOBODY);
     assert.deepEqual(same.set, { version: 1, entries: [there] });
   });
 
@@ -82,11 +87,35 @@ describe("access keys out of storages", () => {
       one,
       encodeKeyObject({ ...objectOf(one), facts: { ...facts, publicKey: Buffer.alloc(32, 9) } }),
     );
-    const merged = await mergeAccessKeys(kv, KEYS, [two, smuggled, foreign, broken, edited]);
+    const merged = await mergeAccessKeys(
+      kv,
+      KEYS,
+      [two, smuggled, foreign, broken, edited],
+      NOBODY,
+    );
     assert.equal(merged.set.version, 1);
     assert.deepEqual(
       [...merged.forged].toSorted(),
       [smuggled, foreign, broken, edited].map(({ accessId }) => accessId).toSorted(),
     );
+  });
+
+  it("never leave out the one that has opened, however much junk lies beside it", async () => {
+    const own = withoutFacts(await entryFor());
+    const junk = Array.from({ length: ACCESS_KEYS_MAX + 5 }, (_, at): AccessKeyEntry => {
+      const accessId = at.toString(16).padStart(16, "0");
+      const object = encodeKeyObject({ ...objectOf(own), accessId });
+      return withObject({ ...own, accessId }, object);
+    });
+    for (const found of [
+      [...junk, own],
+      [own, ...junk],
+    ]) {
+      const { set, forged } = await mergeAccessKeys(openMemoryKv(), KEYS, found, own.accessId);
+      assert.equal(set.entries.length, ACCESS_KEYS_MAX);
+      assert.ok(set.entries.some(({ accessId }) => accessId === own.accessId));
+      assert.equal(forged.length, 6);
+      assert.ok(!forged.includes(own.accessId));
+    }
   });
 });

@@ -23,11 +23,13 @@ export interface MergedAccessKeys {
 /**
  * Takes found access keys into the metadata where they are newer than what is there. What was removed stays so.
  * @param keys in full, the newest that were found
+ * @param opener id of the access key that opened them: it is never left out
  */
 export async function mergeAccessKeys(
   kv: Kv,
   keys: RepositoryKeys,
   found: readonly AccessKeyEntry[],
+  opener: string,
 ): Promise<MergedAccessKeys> {
   const set = await readAccessKeys(kv);
   const present = new Map(set.entries.map(({ accessId, record }) => [accessId, record]));
@@ -43,10 +45,11 @@ export async function mergeAccessKeys(
     best.set(accessId, entry);
   }
   for (const accessId of best.keys()) forged.delete(accessId);
-  // Whoever can write to a storage can put any number of objects there that nobody vouches for: they must not keep out the others.
-  const inOrder = [...best].toSorted(
-    ([, a], [, b]) => rankOf(keys, b.record.object) - rankOf(keys, a.record.object),
-  );
+  // Whoever can write to a storage can put any number of objects there that nobody vouches for: they must not keep out the others,
+  // nor the one that has just opened, as the first release made it.
+  const worth = ({ accessId, record }: AccessKeyEntry): number =>
+    accessId === opener ? Infinity : rankOf(keys, record.object);
+  const inOrder = [...best].toSorted(([, a], [, b]) => compareDown(worth(a), worth(b)));
   for (const [accessId] of inOrder.slice(ACCESS_KEYS_MAX)) {
     best.delete(accessId);
     forged.add(accessId);
@@ -58,6 +61,11 @@ export async function mergeAccessKeys(
   }));
   const merged = changes.length === 0 ? set : await changeAccessKeys(kv, changes);
   return { set: merged, forged: [...forged] };
+}
+
+/** The larger one first; of two that are equal, also infinite ones, either. */
+function compareDown(a: number, b: number): number {
+  return a === b ? 0 : a > b ? -1 : 1;
 }
 
 /** What an object is worth: 0 nothing; 1 as the first release made it; then by whether its facts are vouched for, and how newly. */

@@ -119,8 +119,8 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     const room = asBuffer(out).subarray(offset);
     // Compressed into its place and encrypted there: no memory but the object's own.
     const area = room.subarray(contentAt, Math.max(contentAt, room.length - TAIL_BYTES));
-    const { name, compressInto } = compressors(object.compression);
-    const compressedBytes = compressInto(plain, area);
+    const compressor = compressors(object.compression);
+    const compressedBytes = compressor.compressInto(plain, area);
     const storedBytes = compressedBytes ?? plain.length;
     const length = sealedBytes(wrapper.scheme, storedBytes);
     checkRoom(out, offset, length, object);
@@ -128,7 +128,7 @@ export function createSealer(keys: RepositoryKeys, options: SealOptions): Sealer
     writeHeader(target, {
       kind: object.kind,
       id: object.id,
-      compression: compressedBytes === undefined ? "none" : name,
+      compression: compressedBytes === undefined ? "none" : compressor.name,
       plainBytes: plain.length,
       storedBytes,
       keyId: wrapper.keyId,

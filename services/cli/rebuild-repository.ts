@@ -7,9 +7,13 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { openStorage, readStorageMarker } from "#lib/drivers/storages.ts";
 import type { Kv } from "#lib/ports/kv.ts";
 import type { AccessSecret } from "#lib/repository/access-key.ts";
-import { openKeys, type StoredKeyObject } from "#lib/repository/key-objects.ts";
+import {
+  openKeyObject,
+  type OpenedKeys,
+  type StoredKeyObject,
+} from "#lib/repository/key-objects.ts";
 import { refusedToWriters } from "#lib/repository/key-wrap.ts";
-import { canOpen, type RepositoryKeys } from "#lib/repository/keys.ts";
+import { canOpen } from "#lib/repository/keys.ts";
 import { mergeAccessKeys } from "#lib/repository/merge-access-keys.ts";
 import { readAccessKeys, type AccessKeySet } from "#lib/repository/transactions/access-keys.ts";
 import { bringInLine } from "#lib/process/key-folder.ts";
@@ -85,7 +89,8 @@ export async function rebuildNew(
   try {
     const repository = await sameRepository(storages);
     const keyObjects = await readKeyObjects(stores.map(({ store }) => store));
-    const keys = await openFullKeys(keyObjects, await configuredSecret(request, context));
+    const opened = await openFullKeys(keyObjects, await configuredSecret(request, context));
+    const { keys } = opened;
     if (keys.repository !== repository) throw foreignKeys(repository);
     await Undo.during(async (undo) => {
       // A folder of a rebuild that was stopped is gone on with.
@@ -100,7 +105,7 @@ export async function rebuildNew(
     let result: RebuildResult;
     let text: string;
     try {
-      await takeAccessKeys(context, kv, keys, keyObjects, stores);
+      await takeAccessKeys(context, kv, opened, keyObjects, stores);
       result = await rebuild({
         ...ports,
         kv,
@@ -154,8 +159,9 @@ export async function rebuildConfigured(
     const all: StoredKeyObject[] = [...copies, ...objects];
     const known = await readAccessKeys(kv);
     all.push(...keyObjectsOf(known));
-    const keys = await openFullKeys(all, await configuredSecret(config, context));
-    const set = await takeAccessKeys(context, kv, keys, all, stores);
+    const opened = await openFullKeys(all, await configuredSecret(config, context));
+    const { keys } = opened;
+    const set = await takeAccessKeys(context, kv, opened, all, stores);
     await followKeyCopies(config.metadata, set, context.log);
     return await rebuild({
       ...ports,
@@ -177,22 +183,22 @@ export async function rebuildConfigured(
 async function openFullKeys(
   objects: readonly StoredKeyObject[],
   secret: AccessSecret,
-): Promise<RepositoryKeys> {
-  const keys = await openKeys(objects, secret);
-  if (!canOpen(keys)) throw refusedToWriters("the metadata cannot be made");
-  return keys;
+): Promise<OpenedKeys> {
+  const opened = await openKeyObject(objects, secret);
+  if (!canOpen(opened.keys)) throw refusedToWriters("the metadata cannot be made");
+  return opened;
 }
 
 /** Takes the access keys that the storages have, and has all of the storages have them before anything else is put there. */
 async function takeAccessKeys(
   context: CommandContext,
   kv: Kv,
-  keys: RepositoryKeys,
+  { keys, object: { accessId: opener } }: OpenedKeys,
   found: readonly StoredKeyObject[],
   stores: readonly RebuildStore[],
 ): Promise<AccessKeySet> {
   const entries = found.flatMap((object) => recordsOf([object], keys.repository));
-  const { set, forged } = await mergeAccessKeys(kv, keys, entries);
+  const { set, forged } = await mergeAccessKeys(kv, keys, entries, opener);
   for (const accessId of forged) {
     context.log.warn(
       `key object keys/${accessId} was left out: nobody with all keys vouches for it`,
