@@ -32,7 +32,9 @@ import {
   TEST_TIMEOUT_MS,
   TestRepository,
 } from "#test/fixtures/integration-repository.ts";
+import { S3Service } from "#test/fixtures/s3-service.ts";
 import { natsMissing, startNats } from "#test/servers/nats-server.ts";
+import { rgwMissing } from "#test/servers/rgw.ts";
 
 const EXIT_REFUSED = 77;
 const PASSPHRASE = "Canary passphrase: b\u00f6hmische D\u00f6rfer 9d41f7";
@@ -55,19 +57,23 @@ class Canary implements AsyncDisposable {
   readonly tap: WireTap;
   readonly telemetry: TelemetryTap;
   readonly b2: B2Service;
+  readonly s3: S3Service;
+  readonly bucket: string;
   readonly natsStore: string;
   readonly outputs: Ended[] = [];
   readonly #agents: RunningProcess[] = [];
 
   private constructor(
     stack: AsyncDisposableStack,
-    parts: Pick<Canary, "repo" | "tap" | "telemetry" | "b2" | "natsStore">,
+    parts: Pick<Canary, "repo" | "tap" | "telemetry" | "b2" | "s3" | "bucket" | "natsStore">,
   ) {
     this.stack = stack;
     this.repo = parts.repo;
     this.tap = parts.tap;
     this.telemetry = parts.telemetry;
     this.b2 = parts.b2;
+    this.s3 = parts.s3;
+    this.bucket = parts.bucket;
     this.natsStore = parts.natsStore;
   }
 
@@ -75,11 +81,13 @@ class Canary implements AsyncDisposable {
     const stack = new AsyncDisposableStack();
     const b2 = await B2Service.start();
     stack.defer(() => b2.stop());
-    const bucket = b2.fresh();
+    const s3 = await S3Service.start();
+    stack.defer(() => s3.stop());
+    const { bucket, url } = await s3.fresh();
     const repo = stack.use(
       await TestRepository.make({
-        storages: ["main", "off"],
-        places: { off: b2.url(bucket.bucketName) },
+        storages: ["main", "off", "cloud"],
+        places: { off: b2.url(b2.fresh().bucketName), cloud: url },
         init: ["--compression", "none", "--repository-key", "x25519"],
       }),
     );
@@ -116,7 +124,7 @@ class Canary implements AsyncDisposable {
     const commandLine = await readFile(`/proc/${server.pid}/cmdline`, "latin1");
     const conf = commandLine.split("\0").find((word) => word.endsWith("nats.conf")) ?? "";
     const natsStore = path.join(path.dirname(conf), "store");
-    return new Canary(stack, { repo, tap, telemetry, b2, natsStore });
+    return new Canary(stack, { repo, tap, telemetry, b2, s3, bucket, natsStore });
   }
 
   /** Changes a configuration file, or makes another one of it. */
@@ -220,7 +228,7 @@ describe("canaries", { timeout: TEST_TIMEOUT_MS }, () => {
 
   it(
     "show nowhere: not in logs, traces, metrics, processes, NATS, metadata or storages",
-    { skip: natsMissing() ?? false },
+    { skip: natsMissing() ?? rgwMissing() ?? false },
     async () => {
       await using canary = await Canary.make();
       const { repo } = canary;
@@ -244,6 +252,7 @@ describe("canaries", { timeout: TEST_TIMEOUT_MS }, () => {
         ...needlesOf("the added passphrase", Buffer.from(NEW_PASSPHRASE)),
         ...needlesOf("the key in use", keyFile.key),
         ...seeds.flatMap((seed, index) => needlesOf(`NATS seed ${index}`, seed)),
+        ...needlesOf("S3 secret key", Buffer.from(canary.s3.rgw.secretAccessKey)),
         ...needlesOf("B2 key", Buffer.from((await readFile(b2Key ?? "", "utf8")).trim())),
         ...(await needlesBehind("key file", keyFile, await keyObjects(repo))),
       ];
@@ -384,6 +393,12 @@ describe("canaries", { timeout: TEST_TIMEOUT_MS }, () => {
             [],
           );
         }
+      }
+      const names = await canary.s3.names(canary.bucket);
+      assert.ok(names.length > 10);
+      for (const name of names) {
+        const bytes = await canary.s3.read(canary.bucket, name);
+        assert.deepEqual(hitsIn(name, Buffer.concat([Buffer.from(name), bytes]), stored), []);
       }
       // What is left below the test's folder are the secrets' own files, and the images.
       const own = [repo.keyFile, phraseFile, writerKey, addedKey, home.at("kit.txt")];
