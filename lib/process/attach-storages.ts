@@ -54,13 +54,14 @@ export async function attachStorages(repository: OpenRepository): Promise<Attach
 /** Which of the repository's storages it is: by what it says of itself, or, while it is away, by its name. */
 async function attachOne(repository: OpenRepository, config: StorageConfig): Promise<Outcome> {
   const { name, url } = config;
-  const byName = inUse(repository.knownStorages).find((known) => known.record.name === name);
+  const byName = namedInUse(repository, name);
   let identity: StorageId | undefined;
   try {
     const marker = await readStorageMarker(url);
-    identity = identify(repository, config, marker, byName);
-    if (identity === undefined) return { unknown: { name, url, reason: undefined } };
-    if (isRetired(repository, identity)) return { unknown: { name, url, reason: retired(name) } };
+    const { state } = identifyStorage(repository, config, marker);
+    if (state === "unknown") return { unknown: { name, url, reason: undefined } };
+    if (state === "retired") return { unknown: { name, url, reason: retired(name) } };
+    ({ identity } = marker);
     const { clock, random } = repository.ports;
     const lock = lockOnRecord(repository, identity);
     const store = await openStorage(url, { identity, clock, random, lock });
@@ -87,23 +88,25 @@ function isFinal({ code, details }: AshlarError): boolean {
   );
 }
 
-/** The identity under which the repository knows it; undefined where it does not. */
-function identify(
+/**
+ * Whether a storage of the configuration is one of the repository's, by what it says of itself.
+ * @throws Refused for one of another repository, for another one than the metadata know by that name, and for two that were mixed up
+ */
+export function identifyStorage(
   repository: OpenRepository,
   config: StorageConfig,
-  marker: StorageMarker,
-  byName: KnownStorage | undefined,
-): StorageId | undefined {
-  const { identity } = marker;
-  if (marker.repository !== repository.record.repository) {
-    throw refused(config, `belongs to another repository (${marker.repository})`);
+  { identity, repository: owner }: StorageMarker,
+): { readonly state: "known" | "unknown" | "retired" } {
+  if (owner !== repository.record.repository) {
+    throw refused(config, `belongs to another repository (${owner})`);
   }
   const known = repository.knownStorages.find(({ storage }) => storage === identity);
   if (known !== undefined) {
     refuseSwapped(repository, config, known);
-    return identity;
+    return { state: known.record.state === "retired" ? "retired" : "known" };
   }
-  if (byName === undefined) return undefined;
+  const byName = namedInUse(repository, config.name);
+  if (byName === undefined) return { state: "unknown" };
   throw refused(config, `is storage ${identity}, but the metadata know it as ${byName.storage}`);
 }
 
@@ -131,11 +134,6 @@ function lockOnRecord(
   return periodMs === undefined ? undefined : { mode, periodMs };
 }
 
-function isRetired({ knownStorages }: OpenRepository, identity: StorageId): boolean {
-  const known = knownStorages.find(({ storage }) => storage === identity);
-  return known?.record.state === "retired";
-}
-
 function wasRemoved({ knownStorages }: OpenRepository, name: string): boolean {
   return knownStorages.some(({ record }) => record.name === name && record.state === "retired");
 }
@@ -147,8 +145,8 @@ function retired(name: string): AshlarError {
   });
 }
 
-function inUse(known: readonly KnownStorage[]): readonly KnownStorage[] {
-  return known.filter(({ record }) => record.state !== "retired");
+function namedInUse({ knownStorages }: OpenRepository, name: string): KnownStorage | undefined {
+  return knownStorages.find(({ record }) => record.name === name && record.state !== "retired");
 }
 
 function attach(

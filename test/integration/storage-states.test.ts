@@ -1,5 +1,6 @@
 /** Storages that are readonly or disabled for a while, and versions that go to more storages later. */
 import assert from "node:assert/strict";
+import { rename } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { noiseBlocks, writeImage } from "#test/fixtures/integration-image.ts";
 import { TEST_TIMEOUT_MS, TestRepository } from "#test/fixtures/integration-repository.ts";
@@ -74,6 +75,41 @@ describe("states of storages", { timeout: TEST_TIMEOUT_MS }, () => {
     // What a storage shows is what a rebuild from it alone finds.
     await repo.run(["storage", "disable", "a"]);
     assert.equal((await repo.show(second.uid)).restorable, true);
+  });
+
+  it("are checked against the metadata before anything is tried out there", async () => {
+    await using repo = await TestRepository.make({ storages: ["a", "b"] });
+    await using other = await TestRepository.make({ storages: ["a"] });
+    interface Checked {
+      readonly storages: readonly {
+        readonly name: string;
+        readonly findings: readonly { check: string; outcome: string; detail: string }[];
+      }[];
+    }
+    const check = async (code = 0, of = repo): Promise<string[]> => {
+      const ended = await of.run(["--json", "storage", "check"], { code });
+      const { storages } = JSON.parse(String(ended.stdout)) as Checked;
+      return storages.map(({ name, findings: [first, ...others] }) => {
+        const isTried = others.length > 0;
+        return `${name}: ${first?.check} ${first?.outcome}${isTried ? ", tried" : ""}`;
+      });
+    };
+    const tried = ["a: identity ok, tried", "b: identity ok, tried"];
+    assert.deepEqual(await check(), tried);
+    const url = (name: string): string => `file:${repo.storageFolder(name)}`;
+    const configure = (a: string, b: string): Promise<void> =>
+      repo.configure([["storages", 0, "url"], a], [["storages", 1, "url"], b]);
+    await configure(url("b"), url("a"));
+    const swapped = ["a: identity failed", "b: identity failed"];
+    assert.deepEqual(await check(EXIT_UNAVAILABLE), swapped);
+    await configure(url("a"), `file:${other.storageFolder("a")}`);
+    assert.deepEqual(await check(EXIT_UNAVAILABLE), [tried[0], swapped[1]]);
+    await other.assertClean();
+    await configure(url("a"), url("b"));
+    // Where the metadata are away, the storages are tried nevertheless.
+    await rename(repo.metadata, repo.home.at("away"));
+    assert.deepEqual(await check(), ["a: identity warning, tried", "b: identity warning, tried"]);
+    await rename(repo.home.at("away"), repo.metadata);
   });
 
   it("refuses what makes no sense", async () => {

@@ -2,13 +2,10 @@
 import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { formatDuration } from "#lib/core/size.ts";
-import type { CheckFinding } from "#lib/drivers/storage-check.ts";
-import { systemPorts } from "#lib/process/open-repository.ts";
 import type { Engine } from "../compose.ts";
-import type { CommandContext } from "../context.ts";
 import { formatTable } from "../output.ts";
 import type { Act } from "../program.ts";
-import { readConfig, withEngine } from "../with-engine.ts";
+import { withEngine } from "../with-engine.ts";
 import { addLeaving } from "./storage-leaving.ts";
 
 interface ListedStorage {
@@ -170,10 +167,8 @@ function addCheck(storage: Command, act: Act): void {
     )
     .action(
       act(async (context, name: string | undefined) => {
-        const storages: CheckedStorage[] = [];
-        for (const [each, url] of await urlsToCheck(context, name)) {
-          storages.push(await checkOne(context, each, url));
-        }
+        const { checkStorages, checkTable } = await import("../check-storage.ts");
+        const storages = await checkStorages(context, name);
         context.output.result({ storages }, () => checkTable(storages));
         const failed = storages.filter(({ findings }) =>
           findings.some(({ outcome }) => outcome === "failed"),
@@ -245,47 +240,5 @@ function storageTable(storages: readonly ListedStorage[]): string[] {
       each.url ?? "",
       each.reason ?? "",
     ]),
-  );
-}
-
-/** The URL of a storage of the configuration, or what is a URL itself. */
-async function urlsToCheck(
-  context: CommandContext,
-  name: string | undefined,
-): Promise<[string, string][]> {
-  if (name !== undefined && /^[a-z0-9]+:/.test(name)) return [[name, name]];
-  const { storages } = await readConfig(context);
-  const chosen = storages.filter((storage) => name === undefined || storage.name === name);
-  if (chosen.length > 0) return chosen.map((storage) => [storage.name, storage.url]);
-  throw new AshlarError(ErrorCode.NotFound, `there is no storage ${name}`, {
-    remedy: `the configuration has: ${storages.map((storage) => storage.name).join(", ")}`,
-  });
-}
-
-interface CheckedStorage {
-  readonly name: string;
-  readonly findings: readonly CheckFinding[];
-}
-
-async function checkOne(
-  context: CommandContext,
-  name: string,
-  url: string,
-): Promise<CheckedStorage> {
-  const { tryStorage } = await import("#lib/drivers/storages.ts");
-  try {
-    return { name, findings: await tryStorage(url, systemPorts(context)) };
-  } catch (error) {
-    if (!(error instanceof AshlarError) || error.code === ErrorCode.Usage) throw error;
-    return { name, findings: [{ check: "open", outcome: "failed", detail: error.message }] };
-  }
-}
-
-function checkTable(storages: readonly CheckedStorage[]): string[] {
-  return formatTable(
-    [{ head: "storage" }, { head: "check" }, { head: "outcome" }, { head: "" }],
-    storages.flatMap(({ name, findings }) =>
-      findings.map(({ check, outcome, detail }) => [name, check, outcome, detail]),
-    ),
   );
 }
