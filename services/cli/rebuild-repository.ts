@@ -16,6 +16,7 @@ import { refusedToWriters } from "#lib/repository/key-wrap.ts";
 import { canOpen } from "#lib/repository/keys.ts";
 import { mergeAccessKeys } from "#lib/repository/merge-access-keys.ts";
 import { readAccessKeys, type AccessKeySet } from "#lib/repository/transactions/access-keys.ts";
+import { decorateStorage } from "#lib/process/decorate-storage.ts";
 import { bringInLine } from "#lib/process/key-folder.ts";
 import { keyObjectsOf } from "#lib/process/keyring.ts";
 import type { Ports } from "#lib/repository/repository.ts";
@@ -31,6 +32,7 @@ import {
   CONFIG_FILE_NAME,
   parseConfig,
   type Config,
+  type StorageConfig,
 } from "#lib/process/config-file.ts";
 import { BLOCK_BYTES_DEFAULT } from "#lib/process/config-schema.ts";
 import type { CommandContext } from "./context.ts";
@@ -73,7 +75,6 @@ export interface NewRebuild {
 interface NamedUrl {
   readonly name: string;
   readonly url: string;
-  readonly site?: string;
 }
 
 /** Makes metadata and a configuration in a new folder. */
@@ -85,7 +86,7 @@ export async function rebuildNew(
   const ports = systemPorts(context);
   const storages = nameStorages(request.from, context.cwd);
   const { config } = planConfig(context, request, storages);
-  const stores = await openStores(storages, ports);
+  const stores = await openStores(config.storages, ports);
   try {
     const repository = await sameRepository(storages);
     const keyObjects = await readKeyObjects(stores.map(({ store }) => store));
@@ -230,7 +231,11 @@ function nameStorages(from: readonly string[], cwd: string): NamedUrl[] {
   });
 }
 
-function chooseStorages(config: Config, from: readonly string[], cwd: string): readonly NamedUrl[] {
+function chooseStorages(
+  config: Config,
+  from: readonly string[],
+  cwd: string,
+): readonly StorageConfig[] {
   if (from.length === 0) return config.storages;
   return from.map((text) => {
     const fail = (message: string): AshlarError => new AshlarError(ErrorCode.Usage, message);
@@ -266,14 +271,24 @@ function planConfig(
   return { text, config: parseConfig(text, file, { env, cwd, hostname: hostname() }) };
 }
 
-async function openStores(storages: readonly NamedUrl[], ports: Ports): Promise<RebuildStore[]> {
+/** Opens them, with the limits that the configuration sets. */
+async function openStores(
+  storages: readonly StorageConfig[],
+  ports: Ports,
+): Promise<RebuildStore[]> {
   const stores: RebuildStore[] = [];
   try {
-    for (const { name, url, site } of storages) {
+    for (const config of storages) {
+      const { name, url, site } = config;
       const { identity } = await readStorageMarker(url);
       const { clock, random } = ports;
-      const store = await openStorage(url, { identity, clock, random });
-      stores.push({ identity, name, site: site ?? name, store });
+      const opened = await openStorage(url, { identity, clock, random });
+      stores.push({
+        identity,
+        name,
+        site,
+        store: decorateStorage(opened, config, identity, ports),
+      });
     }
     return stores;
   } catch (error) {
