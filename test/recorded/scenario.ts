@@ -133,7 +133,8 @@ async function backups({ process, job, clock }: Stage): Promise<void> {
   process.device("/hints", Buffer.from(JSON.stringify([{ offset: 0, length: B, exists: "true" }])));
   const incremental = { base: uid, hints: "/hints", snapshot: "second", uid: "vm1-second" };
   process.devices.get("/disk")!.data.fill(1, 0, B);
-  result(await job({ ...whole, ...incremental, strictHints: true, blockSize: B, host: "here" }));
+  const cut = { strictHints: true, blockSize: B, host: "here", compression: "lz4" };
+  result(await job({ ...whole, ...incremental, ...cut }));
   // Of two levels: the second time a whole leaf is known.
   process.device("/large", seededRandom(11).bytes(258 * B));
   for (const volume of ["large", "again"]) {
