@@ -34,3 +34,8 @@ export function blobLocked(location: string, name: string, locked: LockedObject)
     },
   );
 }
+
+/** The storage was opened for reading only. */
+export function readOnlyError(location: string): AshlarError {
+  return new AshlarError(ErrorCode.Refused, `the storage ${location} is open for reading only`);
+}

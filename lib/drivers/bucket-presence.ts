@@ -4,6 +4,7 @@ import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
 import { untilAborted } from "#lib/core/until-aborted.ts";
 import type { Clock } from "#lib/ports/clock.ts";
+import { blobNotFound } from "./blob-errors.ts";
 import { MARKER_NAME, type StorageMarker } from "./storage-marker.ts";
 
 /** For so long a look at the marker counts, in ms: reading it each time would double the requests of small objects. */
@@ -68,6 +69,12 @@ export class BucketPresence {
     this.#looking ??= this.check().finally(() => (this.#looking = undefined));
     // Whoever has enough of waiting leaves the look to the others.
     await untilAborted(this.#looking, signal);
+  }
+
+  /** The error for an object that is not there: NotFound. Throws Unavailable where the storage itself is not. */
+  async absent(name: string): Promise<AshlarError> {
+    await this.check();
+    return blobNotFound(this.#options.location, name);
   }
 
   /** Throws Unavailable unless it is there now. */

@@ -6,6 +6,7 @@ import { AshlarError, ErrorCode, fromSystemError, isErrorCode } from "#lib/core/
 import type { StorageId, VersionUid } from "#lib/core/ids.ts";
 import type { KvReader } from "#lib/ports/kv.ts";
 import { parseConfig } from "#lib/process/config-file.ts";
+import { countKeys } from "#lib/repository/count-keys.ts";
 import { headPrefix } from "#lib/repository/head-names.ts";
 import { range } from "#lib/repository/keyspace.ts";
 import type { VersionState } from "#lib/repository/records.ts";
@@ -188,23 +189,8 @@ async function versionsAt(
   return uids;
 }
 
-const COUNT_STEP = 10_000;
-
-async function countCopies(engine: Engine, id: StorageId): Promise<number> {
-  const { kv } = engine;
-  let count = 0;
-  let { start } = range.verify(id);
-  const { end } = range.verify(id);
-  for (;;) {
-    const from = start;
-    const entries = await kv.read((reader) =>
-      reader.range({ start: from, end, limit: COUNT_STEP }),
-    );
-    count += entries.length;
-    const last = entries.at(-1);
-    if (last === undefined || entries.length < COUNT_STEP) return count;
-    start = Buffer.concat([last.key, Buffer.of(0)]);
-  }
+async function countCopies({ kv }: Engine, id: StorageId): Promise<number> {
+  return (await countKeys(kv, range.verify(id), Infinity)).count;
 }
 
 async function whatIsLeft(engine: Engine, id: StorageId, kept: number): Promise<string[]> {

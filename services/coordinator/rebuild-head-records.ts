@@ -56,32 +56,30 @@ async function readHeadAt(tx: KvTransaction, at: Buffer): Promise<HeadAtRecord |
   return value === undefined ? undefined : decodeRecord<HeadAtRecord>(value);
 }
 
-/** The storage has it. One that is in trash stays there. */
-async function confirm(
-  tx: KvTransaction,
-  { uid }: RebuiltVersion,
-  { storage, name, revision, head }: ReadHead,
-): Promise<void> {
-  const at = key.headAt(storage, name);
-  if ((await readHeadAt(tx, at))?.state === "trash") return;
-  const removed = head?.removed ?? false;
-  const record: HeadAtRecord = { uid, revision, removed, state: "confirmed" };
-  tx.set(at, encodeRecord(record));
-  await clearTrashOf(tx, storage, name);
+/** The storage has it. */
+async function confirm(tx: KvTransaction, version: RebuiltVersion, head: ReadHead): Promise<void> {
+  if (await recordHead(tx, version, head, "confirmed"))
+    await clearTrashOf(tx, head.storage, head.name);
 }
 
 /** Superseded by another one there, or unreadable while the metadata know what it must say. */
-async function discard(
+async function discard(tx: KvTransaction, version: RebuiltVersion, head: ReadHead): Promise<void> {
+  if (await recordHead(tx, version, head, "trash")) await queueTrash(tx, head.storage, head.name);
+}
+
+/** False, and nothing is recorded, where it is in trash already: there it stays. */
+async function recordHead(
   tx: KvTransaction,
   { uid }: RebuiltVersion,
   { storage, name, revision, head }: ReadHead,
-): Promise<void> {
+  state: "confirmed" | "trash",
+): Promise<boolean> {
   const at = key.headAt(storage, name);
-  if ((await readHeadAt(tx, at))?.state === "trash") return;
+  if ((await readHeadAt(tx, at))?.state === "trash") return false;
   const removed = head?.removed ?? false;
-  const record: HeadAtRecord = { uid, revision, removed, state: "trash" };
-  tx.set(at, encodeRecord(record));
-  await queueTrash(tx, storage, name);
+  const recorded: HeadAtRecord = { uid, revision, removed, state };
+  tx.set(at, encodeRecord(recorded));
+  return true;
 }
 
 /** Whether the storage still is to get the current revision. */

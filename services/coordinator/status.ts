@@ -1,7 +1,8 @@
 // What is going on in a repository: sessions, what is owed, what waits to be deleted, and who holds collection up.
 import type { SessionId, StorageId, VersionUid } from "#lib/core/ids.ts";
 import type { Kv } from "#lib/ports/kv.ts";
-import { keyAfter, range, type KeyRange } from "#lib/repository/keyspace.ts";
+import { countKeys, type BoundedCount } from "#lib/repository/count-keys.ts";
+import { range } from "#lib/repository/keyspace.ts";
 import { readEpoch } from "#lib/repository/ledger.ts";
 import type { SessionKind, SessionRecord, StorageState } from "#lib/repository/records.ts";
 import { listSessions, type SessionEntry } from "#lib/repository/transactions/session.ts";
@@ -10,17 +11,6 @@ import { measureWaiting, type WaitingTrash } from "#lib/repository/transactions/
 import { currentRun, listStorages } from "#lib/repository/transactions/storage.ts";
 import { listVerify } from "#lib/repository/transactions/verify.ts";
 import { findHolders } from "./collection.ts";
-
-/** A count that stops at {@link COUNT_MAX}. */
-export interface BoundedCount {
-  readonly count: number;
-  /** There are more. */
-  readonly more: boolean;
-}
-
-/** Counting reads every key: beyond this, the answer is "many". */
-export const COUNT_MAX = 1_000_000;
-const STEP = 2000;
 
 /** A session, as it is. `vanished`: recorded live, but its process is gone; the next command will notice. */
 export interface SessionStatus {
@@ -110,7 +100,7 @@ export async function readStatus(
   };
 }
 
-/** What a storage is owed; counts that stop at {@link COUNT_MAX}. */
+/** What a storage is owed; counts that stop at a million. */
 export async function countOwed(
   kv: Kv,
   storage: StorageId,
@@ -143,16 +133,4 @@ function sessionStatus(
 
 function stateOf(record: SessionRecord, alive: boolean): SessionStatus["state"] {
   return record.state === "live" && !alive ? "vanished" : record.state;
-}
-
-async function countKeys(kv: Kv, { start, end }: KeyRange): Promise<BoundedCount> {
-  let count = 0;
-  for (let from = start; ;) {
-    const entries = await kv.read((reader) => reader.range({ start: from, end, limit: STEP }));
-    count += entries.length;
-    const last = entries.at(-1);
-    if (last === undefined || entries.length < STEP) return { count, more: false };
-    if (count >= COUNT_MAX) return { count, more: true };
-    from = keyAfter(last.key);
-  }
 }

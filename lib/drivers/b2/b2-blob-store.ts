@@ -1,7 +1,6 @@
 // BlobStore on Backblaze B2, by its native API: an object a file, whole in one request (objects are at most some MiB).
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import { blobExists, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
+import { blobExists, blobSizeWrong, readOnlyError } from "#lib/drivers/blob-errors.ts";
 import { checkBlobName, checkBlobPrefix, isBlobName } from "#lib/drivers/blob-name.ts";
 import { BucketPresence } from "#lib/drivers/bucket-presence.ts";
 import { readBody } from "#lib/drivers/response-body.ts";
@@ -104,7 +103,7 @@ class B2BlobStore implements BlobStore {
       );
     } catch (error) {
       signal?.throwIfAborted();
-      if (isNoSuchFile(error)) throw await this.#absent(name);
+      if (isNoSuchFile(error)) throw await this.#presence.absent(name);
       const isBeyond = error instanceof B2Failure && error.status === 416;
       if (isBeyond && range !== undefined) throw this.#rangeWrong(name, range);
       throw this.#error(error, "getting", name);
@@ -122,7 +121,7 @@ class B2BlobStore implements BlobStore {
       const sizeBytes = await sizeOfFile(this.#client, this.#fileName(name), undefined, true);
       return { name, sizeBytes };
     } catch (error) {
-      if (isNoSuchFile(error)) throw await this.#absent(name);
+      if (isNoSuchFile(error)) throw await this.#presence.absent(name);
       throw this.#error(error, "looking at", name);
     }
   }
@@ -198,15 +197,8 @@ class B2BlobStore implements BlobStore {
     }
   }
 
-  /** NotFound, where the storage itself is there; else why it is not. */
-  async #absent(name: string): Promise<unknown> {
-    await this.#presence.check();
-    return blobNotFound(this.location, name);
-  }
-
   #requireWritable(): void {
-    if (!this.#readOnly) return;
-    throw new AshlarError(ErrorCode.Refused, `${this.location} is open for reading only`);
+    if (this.#readOnly) throw readOnlyError(this.location);
   }
 
   #error(error: unknown, doing: string, name: string): unknown {

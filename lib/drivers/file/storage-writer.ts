@@ -3,7 +3,7 @@ import { link, mkdir, rename, unlink } from "node:fs/promises";
 import path from "node:path";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import { Semaphore } from "#lib/core/semaphore.ts";
-import { blobExists } from "#lib/drivers/blob-errors.ts";
+import { blobExists, readOnlyError } from "#lib/drivers/blob-errors.ts";
 import { renameExclusive } from "#lib/drivers/linux/system-calls.ts";
 import type { PutOptions } from "#lib/ports/blob-store.ts";
 import type { Clock } from "#lib/ports/clock.ts";
@@ -66,12 +66,7 @@ export class StorageWriter {
 
   /** Makes ready for writing. */
   static async open(options: StorageWriterOptions): Promise<StorageWriter> {
-    if (options.readOnly) {
-      throw new AshlarError(
-        ErrorCode.Refused,
-        `the storage ${options.root} is open for reading only`,
-      );
-    }
+    if (options.readOnly) throw readOnlyError(options.root);
     // Before anything is made: nothing may be left in the folder that a file system is to be mounted on.
     await options.presence.check();
     const writer = new StorageWriter(options);

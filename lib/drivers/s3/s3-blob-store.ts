@@ -7,9 +7,9 @@ import {
   ListObjectsV2Command,
   type S3Client,
 } from "@aws-sdk/client-s3";
-import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
+import { AshlarError } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
-import { blobExists, blobNotFound, blobSizeWrong } from "#lib/drivers/blob-errors.ts";
+import { blobExists, blobSizeWrong, readOnlyError } from "#lib/drivers/blob-errors.ts";
 import { checkBlobName, checkBlobPrefix, isBlobName } from "#lib/drivers/blob-name.ts";
 import { BucketPresence } from "#lib/drivers/bucket-presence.ts";
 import { readBody } from "#lib/drivers/response-body.ts";
@@ -162,7 +162,7 @@ class S3BlobStore implements BlobStore {
           versionId = (await this.#hidden(name, signal))?.versionId;
           if (versionId !== undefined) continue;
         }
-        if (isNoSuchKey(error)) throw await this.#absent(name);
+        if (isNoSuchKey(error)) throw await this.#presence.absent(name);
         if (statusOf(error) === 416) throw this.#rangeWrong(name, options);
         // The SDK tries again until an answer begins; what breaks off later is tried here.
         const isBody = statusOf(error) === undefined && attemptsOf(error) === 1;
@@ -216,7 +216,7 @@ class S3BlobStore implements BlobStore {
     } catch (error) {
       const hidden = isNoSuchKey(error) ? await this.#hidden(name, undefined) : undefined;
       if (hidden !== undefined) return { name, sizeBytes: hidden.sizeBytes };
-      if (isNoSuchKey(error)) throw await this.#absent(name);
+      if (isNoSuchKey(error)) throw await this.#presence.absent(name);
       throw this.#error(error, "looking at", name);
     }
   }
@@ -313,7 +313,7 @@ class S3BlobStore implements BlobStore {
     } catch (error) {
       throw this.#error(error, "extending the lock of", name);
     }
-    if (!isThere) throw await this.#absent(name);
+    if (!isThere) throw await this.#presence.absent(name);
   }
 
   check(): Promise<void> {
@@ -382,15 +382,8 @@ class S3BlobStore implements BlobStore {
     return this.locking?.periodMs ?? 0;
   }
 
-  /** NotFound, where the storage itself is there; else why it is not. */
-  async #absent(name: string): Promise<unknown> {
-    await this.#presence.check();
-    return blobNotFound(this.location, name);
-  }
-
   #requireWritable(): void {
-    if (!this.#readOnly) return;
-    throw new AshlarError(ErrorCode.Refused, `${this.location} is open for reading only`);
+    if (this.#readOnly) throw readOnlyError(this.location);
   }
 
   #error(error: unknown, doing: string, name: string): unknown {

@@ -1,9 +1,9 @@
 // ashlar status: what is going on, and what is left to do.
 import type { Command } from "commander";
 import { formatDuration } from "#lib/core/size.ts";
+import type { BoundedCount } from "#lib/repository/count-keys.ts";
 import {
   readStatus,
-  type BoundedCount,
   type RepositoryStatus,
   type SessionStatus,
   type StorageStatus,

@@ -1,12 +1,8 @@
 // The records with which storages and sessions begin.
 import type { Kv } from "#lib/ports/kv.ts";
-import type {
-  SessionRecord,
-  StorageRecord,
-  StorageState,
-  VersionRecord,
-} from "#lib/repository/records.ts";
+import type { SessionRecord, StorageRecord, StorageState } from "#lib/repository/records.ts";
 import { startSession } from "#lib/repository/transactions/session.ts";
+import { unfinishedVersion } from "#test/fixtures/unfinished-version.ts";
 import { tokenOf, type Universe } from "./universe.ts";
 
 /** The record of a storage. */
@@ -32,31 +28,11 @@ export function startBackup(universe: Universe, kv: Kv, session: number): Promis
     host: "h",
     lock: "l",
   };
-  const version: VersionRecord = {
-    uid,
-    volume: `v${session}`,
-    snapshot: "",
-    createdMs: 0,
-    sizeBytes: 0,
-    blockBytes: 512,
-    levels: 1,
-    root: undefined,
-    state: "incomplete",
-    protected: false,
-    labels: {},
-    policy,
-    source: "s",
-    warnings: [],
-    statistics: undefined,
-    sampleRound: 0,
-    revision: 0,
-    session: universe.session(session),
-  };
   return startSession(kv, {
     session: universe.session(session),
     record,
     nowMs: 1,
-    version,
+    version: unfinishedVersion(uid, policy, universe.session(session), record.volume),
     ...(base === undefined ? {} : { reads: universe.uid(base.session) }),
   });
 }
