@@ -8,6 +8,7 @@ import { createTasks, type BlockTaskSetup } from "#lib/repository/block-tasks.ts
 import { createHasher } from "#lib/repository/hashing.ts";
 import { createRepositoryKeys } from "#lib/repository/keys.ts";
 import { createSealer, sealedBytesMax } from "#lib/repository/sealing.ts";
+import { decodeSealed } from "#proto/sealed-object.ts";
 
 /** How a driver takes part. */
 export interface ComputeSuite {
@@ -117,6 +118,23 @@ export function describeCompute(name: string, suite: ComputeSuite): void {
           [0, BLOCK, 2 * BLOCK],
         );
       }
+    });
+
+    it("compresses each as it is asked to, else as it was set up", async () => {
+      const plain = Buffer.alloc(BLOCK, "what is easily made smaller ");
+      const id = idOf(plain);
+      const out = new Uint8Array(4 * sealedBytesMax(BLOCK));
+      const choices = [undefined, { name: "lz4", level: 1 }, { name: "none", level: 1 }];
+      const pieces = await compute.seal(
+        choices.map((compression) => ({ kind, id, plain, ...(compression && { compression }) })),
+        out,
+      );
+      const found = pieces.map((piece) => decodeSealed(cut(out, piece)).header.compression);
+      assert.deepEqual(found, ["zstd", "lz4", "none"]);
+      const strange = { kind, id, plain, compression: { name: "brotli", level: 1 } };
+      await assert.rejects(compute.seal([strange], out), (error) =>
+        isErrorCode(error, ErrorCode.Usage),
+      );
     });
 
     it("seals and opens nodes as nodes", async () => {

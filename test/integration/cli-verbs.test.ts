@@ -1,10 +1,12 @@
 // Every verb as a user gives it: what it prints, and what it does.
 import assert from "node:assert/strict";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { describe, it } from "node:test";
+import { decodeSealed } from "#proto/sealed-object.ts";
 import { BLOCK, imageBytes, noise, type BlockContent } from "#test/fixtures/integration-image.ts";
 import { TestRepository, TEST_TIMEOUT_MS } from "#test/fixtures/integration-repository.ts";
 
+const EXIT_USAGE = 64;
 const options = { timeout: TEST_TIMEOUT_MS };
 
 /** A source with these blocks; later calls change it. */
@@ -63,6 +65,39 @@ describe("verbs", options, () => {
     assert.equal(shown["snapshot"], "nightly");
     assert.equal(shown["restorable"], true);
     assert.deepEqual(shown["completeAt"], ["one", "two"]);
+  });
+
+  it("backup compresses as it is told, and show tells how", async () => {
+    await using repository = await TestRepository.make();
+    const source = repository.fresh("disk");
+    const known = new Set<string>();
+    for (const [args, text, found] of [
+      [[], "zstd, level 1", "zstd"],
+      [["--compression", "zstd", "--compression-level", "7"], "zstd, level 7", "zstd"],
+      [["--compression", "lz4"], "lz4", "lz4"],
+      [["--compression", "none"], "none", "none"],
+    ] as const) {
+      await writeFile(source, Buffer.alloc(3 * BLOCK, `${text} is easily made smaller `));
+      const { uid } = await repository.backup(source, "web", args);
+      const shown = await repository.run(["show", uid]);
+      assert.match(String(shown.stdout), new RegExp(`^compression: ${text}$`, "m"));
+      const added = (await repository.objects(undefined, "blocks")).filter(
+        ({ name }) => !known.has(name),
+      );
+      assert.equal(added.length, 3);
+      for (const { name, file } of added) {
+        known.add(name);
+        assert.equal(decodeSealed(await readFile(file)).header.compression, found);
+      }
+      await repository.assertRestores(uid, await readFile(source));
+    }
+    for (const args of [
+      ["--compression", "zip"],
+      ["--compression", "lz4", "--compression-level", "3"],
+      ["--compression-level", "20"],
+    ]) {
+      await repository.fails(EXIT_USAGE, ["backup", source, "web", ...args]);
+    }
   });
 
   it("ls, show and diff tell what there is and what differs", async () => {

@@ -36,14 +36,15 @@ function run(
   const result =
     call.type === "seal"
       ? tasks.seal(
-          call.requests.map(({ kind, id, bytes, verify = false }) => {
-            return { kind, id, plain: memory(bytes), verify };
+          call.requests.map(({ kind, id, bytes, verify = false, compression }) => {
+            const request = { kind, id, plain: memory(bytes), verify };
+            return compression === undefined ? request : { ...request, compression };
           }),
           out,
         )
       : tasks.open(
-          call.requests.map(({ kind, id, bytes, verify = false }) => {
-            return { kind, id, sealed: memory(bytes), verifyOnly: verify };
+          call.requests.map(({ kind, id, bytes, verifyOnly = false }) => {
+            return { kind, id, sealed: memory(bytes), verifyOnly };
           }),
           out,
         );

@@ -12,7 +12,8 @@ import {
   fromWireError,
   type FromWorker,
   type MemoryRef,
-  type RequestRef,
+  type OpenRef,
+  type SealRef,
   type TaskCall,
   type TaskResult,
 } from "./worker-messages.ts";
@@ -91,11 +92,12 @@ class WorkerCompute implements Compute {
     const pieces = await this.#submit(
       (input, output) => ({
         type: "seal",
-        requests: requests.map(({ kind, id, plain, verify = false }): RequestRef => ({
+        requests: requests.map(({ kind, id, plain, verify, compression }): SealRef => ({
           kind,
           id,
           bytes: input(plain),
           verify,
+          compression,
         })),
         out: output(out),
       }),
@@ -108,11 +110,11 @@ class WorkerCompute implements Compute {
     const opened = await this.#submit(
       (input, output) => ({
         type: "open",
-        requests: requests.map(({ kind, id, sealed, verifyOnly = false }): RequestRef => ({
+        requests: requests.map(({ kind, id, sealed, verifyOnly }): OpenRef => ({
           kind,
           id,
           bytes: input(sealed),
-          verify: verifyOnly,
+          verifyOnly,
         })),
         out: output(out),
       }),

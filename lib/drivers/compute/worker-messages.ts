@@ -2,7 +2,7 @@
 // once and transferred.
 import { InvariantError } from "#lib/core/assert.ts";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { HashedBlocks, Opened, Piece, SealRequest } from "#lib/ports/compute.ts";
+import type { HashedBlocks, Opened, OpenRequest, Piece, SealRequest } from "#lib/ports/compute.ts";
 
 /** A piece of memory: of a shared buffer that the worker knows, a copy, or (for output) room to be made by the worker. */
 export type MemoryRef =
@@ -13,16 +13,19 @@ export type MemoryRef =
 /** A call, with its memory described. */
 export type TaskCall =
   | { readonly type: "hash"; readonly bytes: MemoryRef; readonly blockBytes: number }
-  | { readonly type: "seal"; readonly requests: readonly RequestRef[]; readonly out: MemoryRef }
-  | { readonly type: "open"; readonly requests: readonly RequestRef[]; readonly out: MemoryRef };
+  | { readonly type: "seal"; readonly requests: readonly SealRef[]; readonly out: MemoryRef }
+  | { readonly type: "open"; readonly requests: readonly OpenRef[]; readonly out: MemoryRef };
 
-/** A SealRequest or an OpenRequest; `bytes` is its plaintext or its sealed object. */
-export interface RequestRef {
-  readonly kind: SealRequest["kind"];
-  readonly id: string;
-  readonly bytes: MemoryRef;
-  readonly verify?: boolean;
-}
+/** A request with its memory described; every other field is named, so that none is left behind. */
+type Described<R, M extends keyof R> = {
+  readonly [K in Exclude<keyof R, M>]-?: R[K] | undefined;
+} & { readonly bytes: MemoryRef };
+
+/** A SealRequest; `bytes` is its plaintext. */
+export type SealRef = Described<SealRequest, "plain"> & Pick<SealRequest, "kind" | "id">;
+
+/** An OpenRequest; `bytes` is its sealed object. */
+export type OpenRef = Described<OpenRequest, "sealed"> & Pick<OpenRequest, "kind" | "id">;
 
 /** To the worker. */
 export type ToWorker =
