@@ -20,12 +20,12 @@ import { decorateStorage } from "#lib/process/decorate-storage.ts";
 import { bringInLine } from "#lib/process/key-folder.ts";
 import { keyObjectsOf } from "#lib/process/keyring.ts";
 import type { Ports } from "#lib/repository/repository.ts";
-import { rebuild } from "#services/coordinator/rebuild.ts";
+import { rebuild } from "#services/coordinator/rebuild/rebuild.ts";
 import type {
   RebuildProgress,
   RebuildResult,
   RebuildStore,
-} from "#services/coordinator/rebuild-run.ts";
+} from "#services/coordinator/rebuild/run.ts";
 import { systemPorts } from "#lib/process/open-repository.ts";
 import {
   absoluteUrl,

@@ -5,7 +5,7 @@ import type { KvReader } from "#lib/ports/kv.ts";
 import { decodeBlockRecord, type BlockRecord } from "#lib/repository/block-record.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { decodeRecord } from "#lib/repository/records.ts";
-import type { RebuiltVersion } from "./rebuilt-version.ts";
+import type { RebuiltVersion } from "./rebuild/rebuilt-version.ts";
 
 /** A record, undefined where there is none, "unreadable" where its bytes are none. */
 export async function readRecord(

@@ -12,7 +12,7 @@ import { decodeNode } from "#proto/node.ts";
 import { BLOCK_BYTES, openOneProcess, type OneProcess } from "#test/fixtures/one-process.ts";
 import { runBackup } from "./backup-job.ts";
 import type { RestoreJob, RestoreResult } from "./jobs.ts";
-import { rebuild } from "./rebuild.ts";
+import { rebuild } from "./rebuild/rebuild.ts";
 import { runRestore } from "./restore-job.ts";
 
 const B = BLOCK_BYTES;

@@ -15,7 +15,7 @@ import { currentRun } from "#lib/repository/transactions/storage.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
 import { queueAllLeaving } from "#services/coordinator/leaving.ts";
 import { collect } from "#services/coordinator/collection.ts";
-import { runFsck } from "#services/coordinator/fsck.ts";
+import { runFsck } from "#services/coordinator/fsck/fsck.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { readStatus } from "#services/coordinator/status.ts";
 import { measureStorages } from "#services/coordinator/usage.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { VersionUid } from "#lib/core/ids.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
-import { runFsck } from "#services/coordinator/fsck.ts";
+import { runFsck } from "#services/coordinator/fsck/fsck.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { assertClosed, assertExact, headsOn, restoreFrom } from "#test/fixtures/tiny-checks.ts";
 import { openTiny, type TinyBlock, type TinyRepository } from "#test/fixtures/tiny-repository.ts";

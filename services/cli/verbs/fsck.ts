@@ -38,7 +38,7 @@ export function addFsck(program: Command, act: Act): void {
     .action(
       act(async (context, options: FsckCommandOptions) => {
         await withEngine(context, async (engine) => {
-          const { runFsck } = await import("#services/coordinator/fsck.ts");
+          const { runFsck } = await import("#services/coordinator/fsck/fsck.ts");
           const { output } = context;
           const repair = options.repair === true;
           const repo = await engine.repository();

@@ -2,7 +2,7 @@
 import path from "node:path";
 import type { Command } from "commander";
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
-import type { RebuildProgress, RebuildResult } from "#services/coordinator/rebuild-run.ts";
+import type { RebuildProgress, RebuildResult } from "#services/coordinator/rebuild/run.ts";
 import type { CommandContext } from "../context.ts";
 import { collect, parseCount } from "../option-values.ts";
 import { formatTable } from "../output.ts";

@@ -12,7 +12,7 @@ import { runBackup } from "../backup-job.ts";
 import { requireLevels } from "../choose-policy.ts";
 import type { CoordinatorContext } from "../context.ts";
 import { decideRetention } from "../enforce-job.ts";
-import { runFsck } from "../fsck.ts";
+import { runFsck } from "../fsck/fsck.ts";
 import { collectGarbage } from "../gc-job.ts";
 import type { JobOptions, Progress } from "../jobs.ts";
 import { resolveVersion } from "../listing.ts";

@@ -4,7 +4,7 @@ import { isLeaving } from "#lib/repository/block-record.ts";
 import type { VersionRecord } from "#lib/repository/records.ts";
 import { createSealer } from "#lib/repository/sealing.ts";
 import { objectName } from "#lib/repository/keyspace.ts";
-import { runFsck } from "#services/coordinator/fsck.ts";
+import { runFsck } from "#services/coordinator/fsck/fsck.ts";
 import type { SimStorage } from "../engine/sim-storage.ts";
 import { BLOCK_BYTES, type World } from "../world/world.ts";
 import { checkNothingOpen } from "./nothing-open.ts";

@@ -137,7 +137,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     breaks: ["I3"],
     scenario: "disaster",
     seeds: { from: 22, count: 25 },
-    file: "services/coordinator/rebuild-copies.ts",
+    file: "services/coordinator/rebuild/copies.ts",
     find: `    await clearTrashOf(tx, storage, objectName(kind, id, generation));
 `,
     replace: "",
@@ -148,7 +148,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     breaks: ["progress", "I2"],
     scenario: "disaster",
     seeds: { from: 1, count: 25 },
-    file: "services/coordinator/rebuild-versions.ts",
+    file: "services/coordinator/rebuild/versions.ts",
     find: `  tx.set(key.reference(root, { kind: "version", uid }), EMPTY);
 `,
     replace: "",
@@ -171,7 +171,7 @@ export const BUGS_OF_KEEPING: readonly PlantedBug[] = [
     breaks: ["progress"],
     scenario: "disaster",
     seeds: { from: 1, count: 25 },
-    file: "services/coordinator/rebuild-versions.ts",
+    file: "services/coordinator/rebuild/versions.ts",
     find: `  if (version === undefined) return undefined;
   await importTreeOf`,
     replace: `  if (version === undefined || group.backed.length < 2) return undefined;

@@ -3,7 +3,7 @@
 import type { MemoryKvContents } from "#lib/drivers/memory/memory-kv.ts";
 import { AshlarError, ErrorCode, isErrorCode } from "#lib/core/errors.ts";
 import type { CoordinatorContext } from "#services/coordinator/context.ts";
-import { rebuild } from "#services/coordinator/rebuild.ts";
+import { rebuild } from "#services/coordinator/rebuild/rebuild.ts";
 import { checkConverged } from "../checkers/final-checkers.ts";
 import { Violation } from "../checkers/violation.ts";
 import type { Fault } from "../engine/faults.ts";

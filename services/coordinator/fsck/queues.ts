@@ -8,9 +8,9 @@ import { writeCounter } from "#lib/repository/ledger.ts";
 import { clearWaiting, decodeWaiting } from "#lib/repository/transactions/locked-trash.ts";
 import type { HeadAtRecord, StampRecord } from "#lib/repository/records.ts";
 import { parseObjectName } from "#proto/object-names.ts";
-import { dropEntry } from "./fsck-repair.ts";
-import { wholeRange, type Check, type FsckRun, type Problem } from "./fsck-run.ts";
-import { readRecord, tryDecode } from "./readable-records.ts";
+import { dropEntry } from "./repair.ts";
+import { wholeRange, type Check, type FsckRun, type Problem } from "./run.ts";
+import { readRecord, tryDecode } from "../readable-records.ts";
 
 const STEP = 256;
 

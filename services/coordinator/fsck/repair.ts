@@ -11,7 +11,7 @@ import {
   queueUnreferenced,
   saveBlock,
 } from "#lib/repository/ledger.ts";
-import { readRecord } from "./readable-records.ts";
+import { readRecord } from "../readable-records.ts";
 
 const EMPTY = Buffer.alloc(0);
 

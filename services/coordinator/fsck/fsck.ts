@@ -4,15 +4,15 @@
 import { InvariantError } from "#lib/core/assert.ts";
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
 import type { Repository } from "#lib/repository/repository.ts";
-import { checkNodes } from "./fsck-nodes.ts";
-import { checkObjects, type SkippedStorage } from "./fsck-objects.ts";
-import { checkQueues } from "./fsck-queues.ts";
-import { checkRecords } from "./fsck-records.ts";
-import { checkReferences } from "./fsck-references.ts";
-import { FsckRun, type FsckCounts, type FsckFinding, type FsckOptions } from "./fsck-run.ts";
-import { checkSessions } from "./fsck-sessions.ts";
-import { checkVersions } from "./fsck-versions.ts";
-import { isRebuildUnfinished } from "./rebuild-keyspace.ts";
+import { checkNodes } from "./nodes.ts";
+import { checkObjects, type SkippedStorage } from "./objects.ts";
+import { checkQueues } from "./queues.ts";
+import { checkRecords } from "./records.ts";
+import { checkReferences } from "./references.ts";
+import { FsckRun, type FsckCounts, type FsckFinding, type FsckOptions } from "./run.ts";
+import { checkSessions } from "./sessions.ts";
+import { checkVersions } from "./versions.ts";
+import { isRebuildUnfinished } from "../rebuild/keyspace.ts";
 
 /** Outcome of fsck. */
 export interface FsckResult {

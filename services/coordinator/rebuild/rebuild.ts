@@ -3,7 +3,7 @@
 // lands twice without harm: a rebuild that was stopped anywhere is run again. Until its very end the storages show stamps
 // that the metadata do not know, so nothing is claimed, written or deleted there meanwhile.
 //
-// Memory is bounded: listings go into records of the metadata (rebuild-keyspace.ts), trees are walked depth first, and only
+// Memory is bounded: listings go into records of the metadata (keyspace.ts), trees are walked depth first, and only
 // versions, stamps and problems are listed in memory.
 import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId } from "#lib/core/ids.ts";
@@ -19,17 +19,17 @@ import {
 import { drainRechecks } from "#lib/repository/transactions/recheck.ts";
 import { readVersion } from "#lib/repository/transactions/version.ts";
 import { findMissingParts } from "./missing-parts.ts";
-import { forgetLostHeads } from "./rebuild-head-records.ts";
-import { listStorages } from "./rebuild-listing.ts";
-import { markLostCopies } from "./rebuild-lost.ts";
+import { forgetLostHeads } from "./head-records.ts";
+import { listStorages } from "./listing.ts";
+import { markLostCopies } from "./lost.ts";
 import {
   RebuildRun,
   type RebuildRequest,
   type RebuildResult,
   type RebuiltVersionReport,
-} from "./rebuild-run.ts";
-import { admitStorage, listDisabled, refuseRetired } from "./rebuild-storages.ts";
-import { importVersions, type ImportedVersion } from "./rebuild-versions.ts";
+} from "./run.ts";
+import { admitStorage, listDisabled, refuseRetired } from "./storages.ts";
+import { importVersions, type ImportedVersion } from "./versions.ts";
 import type { RebuiltVersion } from "./rebuilt-version.ts";
 
 const BLOCK_BYTES_DEFAULT = 4 * 1024 * 1024;

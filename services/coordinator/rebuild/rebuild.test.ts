@@ -14,7 +14,7 @@ import {
 import { measureWaiting, waitForLocks } from "#lib/repository/transactions/locked-trash.ts";
 import { listStorages } from "#lib/repository/transactions/storage.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
-import { runFsck } from "#services/coordinator/fsck.ts";
+import { runFsck } from "#services/coordinator/fsck/fsck.ts";
 import { collect } from "#services/coordinator/collection.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { guardStorages } from "#services/writer/guard.ts";

@@ -9,9 +9,9 @@ import { key, objectName } from "#lib/repository/keyspace.ts";
 import { FormatError, FormatFault } from "#proto/format-error.ts";
 import { decodeNode, type TreeNode } from "#proto/node.ts";
 import { SEAL_OVERHEAD_BYTES_MAX, SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
-import { readUsable } from "./readable-records.ts";
-import { findObjects, type ListedObject } from "./rebuild-keyspace.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import { readUsable } from "../readable-records.ts";
+import { findObjects, type ListedObject } from "./keyspace.ts";
+import type { RebuildRun } from "./run.ts";
 
 /** What a storage has of a block or node. */
 export interface Judged {

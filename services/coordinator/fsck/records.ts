@@ -3,9 +3,9 @@ import type { BlockId, StorageId } from "#lib/core/ids.ts";
 import type { KvReader } from "#lib/ports/kv.ts";
 import { hasGoodCopy, type BlockRecord, type Copy } from "#lib/repository/block-record.ts";
 import { key, parse, range } from "#lib/repository/keyspace.ts";
-import { addEntry, recheckAndClimb, settleCopy } from "./fsck-repair.ts";
-import type { Check, FsckRun, Problem } from "./fsck-run.ts";
-import { decodeOrUnreadable, readRecord } from "./readable-records.ts";
+import { addEntry, recheckAndClimb, settleCopy } from "./repair.ts";
+import type { Check, FsckRun, Problem } from "./run.ts";
+import { decodeOrUnreadable, readRecord } from "../readable-records.ts";
 
 /** Records looked at in one read; each costs a handful of point reads. */
 const STEP = 256;

@@ -11,10 +11,10 @@ import { key, objectName, parse, range } from "#lib/repository/keyspace.ts";
 import type { HeadAtRecord, StampRecord, StorageRecord } from "#lib/repository/records.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
 import { SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
-import { markMissing } from "./fsck-repair.ts";
-import type { Check, FsckRun, Problem } from "./fsck-run.ts";
-import { ObjectSet } from "./object-set.ts";
-import { decodeOrUnreadable, readRecord, tryDecode } from "./readable-records.ts";
+import { markMissing } from "./repair.ts";
+import type { Check, FsckRun, Problem } from "./run.ts";
+import { ObjectSet } from "../object-set.ts";
+import { decodeOrUnreadable, readRecord, tryDecode } from "../readable-records.ts";
 
 const STEP = 256;
 

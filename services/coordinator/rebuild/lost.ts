@@ -6,10 +6,10 @@ import { placedAt, type BlockRecord, type Copy } from "#lib/repository/block-rec
 import { objectName, parse, range } from "#lib/repository/keyspace.ts";
 import { BATCH_MAX, newGeneration, saveBlock } from "#lib/repository/ledger.ts";
 import { SEAL_OVERHEAD_BYTES_MIN } from "#proto/sealed-object.ts";
-import { decodeOrUnreadable, readUsable } from "./readable-records.ts";
-import { decodeSize, rebuildKey } from "./rebuild-keyspace.ts";
-import { isAtStorage } from "./rebuild-listing.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import { decodeOrUnreadable, readUsable } from "../readable-records.ts";
+import { decodeSize, rebuildKey } from "./keyspace.ts";
+import { isAtStorage } from "./listing.ts";
+import type { RebuildRun } from "./run.ts";
 import { clearTrashOf } from "#lib/repository/transactions/locked-trash.ts";
 
 interface Lost {

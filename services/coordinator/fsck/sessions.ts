@@ -4,9 +4,9 @@ import type { KvTransaction } from "#lib/ports/kv.ts";
 import { key, parse, range, type KeyRange } from "#lib/repository/keyspace.ts";
 import { hasReference, queueUnreferenced } from "#lib/repository/ledger.ts";
 import type { SessionRecord } from "#lib/repository/records.ts";
-import { dropEntry, dropReference } from "./fsck-repair.ts";
-import { wholeRange, type Check, type FsckRun, type Problem } from "./fsck-run.ts";
-import { tryDecode } from "./readable-records.ts";
+import { dropEntry, dropReference } from "./repair.ts";
+import { wholeRange, type Check, type FsckRun, type Problem } from "./run.ts";
+import { tryDecode } from "../readable-records.ts";
 
 const STEP = 256;
 

@@ -5,8 +5,8 @@ import { AshlarError, ErrorCode } from "#lib/core/errors.ts";
 import type { StorageId, VersionUid } from "#lib/core/ids.ts";
 import { FormatError, FormatFault } from "#proto/format-error.ts";
 import { decodeHead, type Head } from "#proto/head.ts";
-import { findUid, headRange, headRangeOf, parseHead, type ListedHead } from "./rebuild-keyspace.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import { findUid, headRange, headRangeOf, parseHead, type ListedHead } from "./keyspace.ts";
+import type { RebuildRun } from "./run.ts";
 
 /** One head as it was read. */
 export interface ReadHead extends ListedHead {

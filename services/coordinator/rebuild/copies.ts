@@ -12,8 +12,8 @@ import {
 } from "#lib/repository/block-record.ts";
 import { key, objectName } from "#lib/repository/keyspace.ts";
 import { hasReference, newGeneration, saveBlock } from "#lib/repository/ledger.ts";
-import type { Judged } from "./rebuild-objects.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import type { Judged } from "./objects.ts";
+import type { RebuildRun } from "./run.ts";
 import { clearTrashOf } from "#lib/repository/transactions/locked-trash.ts";
 
 /** What is known of one block or node when it is saved. */

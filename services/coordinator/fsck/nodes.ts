@@ -7,9 +7,9 @@ import type { KvReader } from "#lib/ports/kv.ts";
 import { hasGoodCopy, placedAt, type BlockRecord } from "#lib/repository/block-record.ts";
 import { createHasher, type Hasher } from "#lib/repository/hashing.ts";
 import { key, parse, range } from "#lib/repository/keyspace.ts";
-import { oweCopy, recheckAndClimb } from "./fsck-repair.ts";
-import type { Check, FsckRun, Problem } from "./fsck-run.ts";
-import { decodeOrUnreadable, readRecord } from "./readable-records.ts";
+import { oweCopy, recheckAndClimb } from "./repair.ts";
+import type { Check, FsckRun, Problem } from "./run.ts";
+import { decodeOrUnreadable, readRecord } from "../readable-records.ts";
 
 /** Nodes looked at in one read: each has up to 256 children, whose records are read with it. */
 const STEP = 16;

@@ -12,10 +12,10 @@ import { key, parse, range } from "#lib/repository/keyspace.ts";
 import { newGeneration, saveBlock, withCopy, writeCounter } from "#lib/repository/ledger.ts";
 import type { HeadAtRecord, SessionRecord, StorageRecord } from "#lib/repository/records.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
-import { addEntry, dropEntry, recheckAndClimb } from "./fsck-repair.ts";
-import { wholeRange, type Check, type FsckRun, type Problem } from "./fsck-run.ts";
-import { isUnreadableUid, type RebuiltVersion } from "./rebuilt-version.ts";
-import { decodeVersion, readRecord, tryDecode } from "./readable-records.ts";
+import { addEntry, dropEntry, recheckAndClimb } from "./repair.ts";
+import { wholeRange, type Check, type FsckRun, type Problem } from "./run.ts";
+import { isUnreadableUid, type RebuiltVersion } from "../rebuild/rebuilt-version.ts";
+import { decodeVersion, readRecord, tryDecode } from "../readable-records.ts";
 
 const STEP = 128;
 

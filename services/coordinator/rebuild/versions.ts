@@ -12,11 +12,11 @@ import {
   type SessionRecord,
   type StorageRecord,
 } from "#lib/repository/records.ts";
-import { decodeVersion, readUsable, readUsableVersion } from "./readable-records.ts";
-import { keepUnreadable, saveHeads } from "./rebuild-head-records.ts";
-import { hasHeads, headGroups, type HeadGroup } from "./rebuild-heads.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
-import { importTree } from "./rebuild-tree.ts";
+import { decodeVersion, readUsable, readUsableVersion } from "../readable-records.ts";
+import { keepUnreadable, saveHeads } from "./head-records.ts";
+import { hasHeads, headGroups, type HeadGroup } from "./heads.ts";
+import type { RebuildRun } from "./run.ts";
+import { importTree } from "./tree.ts";
 import { mergeVersion, type RebuiltVersion } from "./rebuilt-version.ts";
 
 /** A version that was taken in, or was there: no more than is wanted later, for there may be many. */

@@ -5,8 +5,8 @@ import type { BlobStore } from "#lib/ports/blob-store.ts";
 import { range } from "#lib/repository/keyspace.ts";
 import { BATCH_MAX } from "#lib/repository/ledger.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
-import { encodeSize, rebuildKey } from "./rebuild-keyspace.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import { encodeSize, rebuildKey } from "./keyspace.ts";
+import type { RebuildRun } from "./run.ts";
 
 /** The stamps that the storages show, by storage. */
 export type ListedStamps = ReadonlyMap<StorageId, ReadonlySet<string>>;

@@ -6,7 +6,7 @@ import type { VersionUid } from "#lib/core/ids.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { encodeRecord } from "#lib/repository/records.ts";
 import { changeVersion, removeVersion } from "#lib/repository/transactions/version.ts";
-import { runFsck } from "#services/coordinator/fsck.ts";
+import { runFsck } from "#services/coordinator/fsck/fsck.ts";
 import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { putOwedHeads } from "#services/writer/heads.ts";
 import { assertClosed, headsOn, restoreFrom } from "#test/fixtures/tiny-checks.ts";

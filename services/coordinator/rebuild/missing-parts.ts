@@ -6,7 +6,7 @@ import { key } from "#lib/repository/keyspace.ts";
 import { readBlocks } from "#lib/repository/ledger.ts";
 import { blocksPerNode, NODE_FAN_OUT } from "#lib/repository/tree.ts";
 import { decodeNode } from "#proto/node.ts";
-import type { MissingPart } from "./rebuild-run.ts";
+import type { MissingPart } from "./run.ts";
 import type { RebuiltVersion } from "./rebuilt-version.ts";
 
 /** Finds at most `limit` missing parts, in the order of the device. */

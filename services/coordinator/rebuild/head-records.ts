@@ -11,11 +11,11 @@ import {
   type StorageRecord,
 } from "#lib/repository/records.ts";
 import { ObjectFolder, parseObjectName } from "#proto/object-names.ts";
-import { readUsableVersion } from "./readable-records.ts";
-import type { HeadGroup, ReadHead } from "./rebuild-heads.ts";
-import { rebuildKey } from "./rebuild-keyspace.ts";
-import { isAtStorage } from "./rebuild-listing.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import { readUsableVersion } from "../readable-records.ts";
+import type { HeadGroup, ReadHead } from "./heads.ts";
+import { rebuildKey } from "./keyspace.ts";
+import { isAtStorage } from "./listing.ts";
+import type { RebuildRun } from "./run.ts";
 import { unreadableUid, type RebuiltVersion } from "./rebuilt-version.ts";
 import { clearTrashOf } from "#lib/repository/transactions/locked-trash.ts";
 

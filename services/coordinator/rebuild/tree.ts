@@ -7,11 +7,11 @@ import type { BlockRecord } from "#lib/repository/block-record.ts";
 import { key } from "#lib/repository/keyspace.ts";
 import { hasReference, queueUnreferenced, saveBlock } from "#lib/repository/ledger.ts";
 import { NODE_FAN_OUT } from "#lib/repository/tree.ts";
-import { readUsable } from "./readable-records.ts";
-import { isCoveredAt, saveFound } from "./rebuild-copies.ts";
-import { rebuildKey } from "./rebuild-keyspace.ts";
-import { judgeBlock, judgeNode, type Judged, type JudgedNode } from "./rebuild-objects.ts";
-import type { RebuildRun } from "./rebuild-run.ts";
+import { readUsable } from "../readable-records.ts";
+import { isCoveredAt, saveFound } from "./copies.ts";
+import { rebuildKey } from "./keyspace.ts";
+import { judgeBlock, judgeNode, type Judged, type JudgedNode } from "./objects.ts";
+import type { RebuildRun } from "./run.ts";
 
 /** A version's tree. */
 export interface RebuildTree {

@@ -15,8 +15,8 @@ import {
   type StorageRecord,
 } from "#lib/repository/records.ts";
 import { beginRun, confirmStamp, readStamps } from "#lib/repository/transactions/storage.ts";
-import { isAtStorage } from "./rebuild-listing.ts";
-import type { RebuildRun, RebuildStore } from "./rebuild-run.ts";
+import { isAtStorage } from "./listing.ts";
+import type { RebuildRun, RebuildStore } from "./run.ts";
 
 /** Makes a given storage count, and it and the metadata know each other again. */
 export async function admitStorage(

@@ -14,8 +14,8 @@ import { collectGarbage } from "#services/coordinator/gc-job.ts";
 import { putOwedHeads } from "#services/writer/heads.ts";
 import { decodeNode } from "#proto/node.ts";
 import { openTiny, type TinyRepository } from "#test/fixtures/tiny-repository.ts";
-import { checkReferences } from "./fsck-references.ts";
-import { FsckRun, type FsckFinding, type FsckInvariant } from "./fsck-run.ts";
+import { checkReferences } from "./references.ts";
+import { FsckRun, type FsckFinding, type FsckInvariant } from "./run.ts";
 import { runFsck } from "./fsck.ts";
 
 const EMPTY = Buffer.alloc(0);

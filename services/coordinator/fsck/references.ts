@@ -6,10 +6,10 @@ import { createHasher, type Hasher } from "#lib/repository/hashing.ts";
 import { key, keyAfter, parse, range, type Parent } from "#lib/repository/keyspace.ts";
 import type { HeadAtRecord, VersionRecord } from "#lib/repository/records.ts";
 import { ObjectFolder } from "#proto/object-names.ts";
-import { distinctChildren, readPlain } from "./fsck-nodes.ts";
-import { addReference, dropReference } from "./fsck-repair.ts";
-import type { Check, FsckRun, Problem } from "./fsck-run.ts";
-import { decodeVersion, readRecord, tryDecode } from "./readable-records.ts";
+import { distinctChildren, readPlain } from "./nodes.ts";
+import { addReference, dropReference } from "./repair.ts";
+import type { Check, FsckRun, Problem } from "./run.ts";
+import { decodeVersion, readRecord, tryDecode } from "../readable-records.ts";
 
 /** Keys held at once, at most twice as many: about 100 bytes each. */
 const CAPACITY = 200_000;

@@ -7,7 +7,7 @@ import {
   type VersionRecord,
 } from "#lib/repository/records.ts";
 import type { Head } from "#proto/head.ts";
-import { isSameHead, type HeadGroup } from "./rebuild-heads.ts";
+import { isSameHead, type HeadGroup } from "./heads.ts";
 
 /**
  * A version's record with the note that a rebuild found it, and did not see it turn valid: it may be placed at fewer storages

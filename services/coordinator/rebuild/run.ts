@@ -9,7 +9,7 @@ import { keyAfter, type KeyRange } from "#lib/repository/keyspace.ts";
 import { BATCH_MAX } from "#lib/repository/ledger.ts";
 import type { Ports } from "#lib/repository/repository.ts";
 import { createSealer, type Sealer } from "#lib/repository/sealing.ts";
-import { rebuildKey, rebuildRanges } from "./rebuild-keyspace.ts";
+import { rebuildKey, rebuildRanges } from "./keyspace.ts";
 
 /** A storage to rebuild from. */
 export interface RebuildStore {
