@@ -125,7 +125,7 @@ export function describeCompute(name: string, suite: ComputeSuite): void {
       const id = idOf(plain);
       const out = new Uint8Array(4 * sealedBytesMax(BLOCK));
       const request = { kind, id, plain };
-      const chosen = (name: string) => ({ kind, id, plain, compression: { name, level: 1 } });
+      const chosen = (by: string) => ({ kind, id, plain, compression: { name: by, level: 1 } });
       const pieces = await compute.seal([request, chosen("lz4"), chosen("none")], out);
       const found = pieces.map((piece) => decodeSealed(cut(out, piece)).header.compression);
       assert.deepEqual(found, ["zstd", "lz4", "none"]);
