@@ -170,11 +170,11 @@ function addRotate(key: Command, act: Act): void {
           const { rotateRepositoryKey } = await import("../access-keys.ts");
           const rotation = await rotateRepositoryKey(engine, options.repositoryKey);
           context.output.result(rotation, () => [
-            `made repository key ${rotation.repositoryKey}, sealed to ${rotation.accessKeys} access keys; retired ${rotation.retired}`,
+            `made repository key ${rotation.repositoryKey}, sealed to ${rotation.accessKeys} ${rotation.accessKeys === 1 ? "access key" : "access keys"}; retired ${rotation.retired}`,
           ]);
           warnOfStorages(context, rotation.storages);
           context.output.stderrLine(
-            "What is stored already stays under the retired key until `ashlar scrub --deep` has read it, which wraps it anew.",
+            "What is stored already stays under the retired key until `ashlar scrub --deep` has read it, which wraps it anew; `ashlar storage stats --keys` tells what is left.",
           );
         });
       }),
