@@ -6,7 +6,11 @@ import {
   PutObjectLockConfigurationCommand,
 } from "@aws-sdk/client-s3";
 import { after, before, describe, it } from "node:test";
+import { checkS3 } from "#lib/drivers/s3/s3-check.ts";
+import { parseS3Url } from "#lib/drivers/s3/s3-settings.ts";
 import type { CheckFinding } from "#lib/drivers/storage-check.ts";
+import { systemClock } from "#lib/drivers/system/system-clock.ts";
+import { systemRandom } from "#lib/drivers/system/system-random.ts";
 import { runAshlar } from "#test/fixtures/integration-process.ts";
 import {
   parseJson,
@@ -51,8 +55,8 @@ describe("storage check", { skip: rgwMissing() ?? false, timeout: TEST_TIMEOUT_M
     const names = await service.names(bucket);
     const { storages } = await repo.json<Checked>(["storage", "check"]);
     assert.deepEqual(
-      storages[0]?.findings.map(({ outcome }) => outcome),
-      [...first.values()].map(() => "ok"),
+      storages[0]?.findings.map(({ check: name, outcome }) => `${name}: ${outcome}`),
+      ["identity: ok", ...[...first.keys()].map((name) => `${name}: ok`)],
     );
     assert.deepEqual(await service.names(bucket), names);
     await repo.assertClean();
@@ -174,5 +178,22 @@ describe("storage check", { skip: rgwMissing() ?? false, timeout: TEST_TIMEOUT_M
     await service.forbid(bucket, ["s3:PutObject"]);
     const findings = await check(url, EXIT_UNAVAILABLE);
     assert.match([...findings.values()].map(({ detail }) => detail).join(), /access is denied/);
+  });
+
+  it("tells of a clock that is off", async () => {
+    const { url } = await service.fresh({ preset: "rgw" });
+    const random = systemRandom();
+    for (const [offMs, outcome, detail] of [
+      [0, "ok", /^$/],
+      [-5 * 60_000, "warning", /differs by (?:5m|4m\d+s|5m\d+s); from 15 minutes on/],
+      [3600_000, "warning", /differs by (?:1h|59m\d+s)/],
+    ] as const) {
+      const system = systemClock();
+      const clock = { ...system, now: () => system.now() + offMs };
+      const found = await checkS3(parseS3Url(url), { clock, random });
+      const told = found.find(({ check: name }) => name === "clock");
+      assert.equal(told?.outcome, outcome, `${offMs} ms`);
+      assert.match(told.detail, detail);
+    }
   });
 });

@@ -221,4 +221,41 @@ describe("a repository on S3", { skip: rgwMissing() ?? false, timeout: TEST_TIME
       /ashlar\.yaml:\d+:\d+: storages\[0\]\.options: option attempts: expected a whole number/,
     );
   });
+
+  it("finds credentials where the SDK does: in the environment, in a profile, or in none", async () => {
+    const { repo: made, buckets } = await makeRepository("main");
+    await using repo = made;
+    const [{ bucket }] = buckets as [TestBucket];
+    const { endpoint, accessKeyId, secretAccessKey } = service.rgw;
+    const image = repo.home.at("image");
+    const bytes = await writeImage(image, noiseBlocks("x", 4));
+    const url = `s3://${bucket}/some/prefix`;
+    const configure = (options: object): Promise<void> =>
+      repo.configure([["storages", 0, "url"], url], [["storages", 0, "options"], options]);
+    const nowhere = {
+      AWS_EC2_METADATA_DISABLED: "true",
+      AWS_SHARED_CREDENTIALS_FILE: repo.home.at("none"),
+      AWS_CONFIG_FILE: repo.home.at("none"),
+    };
+    await configure({ endpoint, attempts: 2 });
+    const keys = { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey };
+    await repo.run(["backup", image, "vol"], { env: { ...nowhere, ...keys } });
+    const profiles = repo.home.at("credentials");
+    const section = `aws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`;
+    await writeFile(
+      profiles,
+      `[default]\naws_access_key_id = x\naws_secret_access_key = y\n[ours]\n${section}`,
+    );
+    const shared = { ...nowhere, AWS_SHARED_CREDENTIALS_FILE: profiles };
+    await configure({ endpoint, attempts: 2, profile: "ours" });
+    const target = repo.fresh("target");
+    await repo.run(["restore", "vol@latest", target], { env: shared });
+    assert.ok((await readFile(target)).equals(bytes));
+    await configure({ endpoint, attempts: 2, profile: "default" });
+    const wrong = await repo.fails(EXIT_UNAVAILABLE, ["backup", image, "vol"], { env: shared });
+    assert.match(wrong.message + wrong.ended.stderr, /InvalidAccessKeyId|access key|denied/i);
+    await configure({ endpoint, attempts: 2 });
+    const none = await repo.fails(EXIT_UNAVAILABLE, ["backup", image, "vol"], { env: nowhere });
+    assert.match(none.message + none.ended.stderr, /credentials/i);
+  });
 });
