@@ -16,6 +16,8 @@ export interface UnknownStorage {
   readonly url: string;
   /** Why it could not be opened; undefined where it could, or is yet to be made. */
   readonly reason: AshlarError | undefined;
+  /** The repository had it, and it was removed. */
+  readonly wasRemoved: boolean;
 }
 
 /** The storages of a process. */
@@ -59,8 +61,8 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
   try {
     const marker = await readStorageMarker(url);
     const { state } = identifyStorage(repository, config, marker);
-    if (state === "unknown") return { unknown: { name, url, reason: undefined } };
-    if (state === "retired") return { unknown: { name, url, reason: retired(name) } };
+    if (state === "unknown") return { unknown: unknownStorage(config, undefined) };
+    if (state === "retired") return { unknown: removedStorage(config) };
     ({ identity } = marker);
     const { clock, random } = repository.ports;
     const lock = lockOnRecord(repository, identity);
@@ -73,10 +75,9 @@ async function attachOne(repository: OpenRepository, config: StorageConfig): Pro
     if (!(error instanceof AshlarError) || isFinal(error)) throw error;
     const id = identity ?? byName?.storage;
     // Of one that was lost and removed nothing may be there that says which one it was.
-    if (id === undefined && wasRemoved(repository, name)) {
-      return { unknown: { name, url, reason: retired(name) } };
-    }
-    if (id === undefined) return { unknown: { name, url, reason: error } };
+    if (id === undefined && wasRemoved(repository, name))
+      return { unknown: removedStorage(config) };
+    if (id === undefined) return { unknown: unknownStorage(config, error) };
     return { attached: attach(config, id, error) };
   }
 }
@@ -138,11 +139,19 @@ function wasRemoved({ knownStorages }: OpenRepository, name: string): boolean {
   return knownStorages.some(({ record }) => record.name === name && record.state === "retired");
 }
 
+function unknownStorage(
+  { name, url }: StorageConfig,
+  reason: AshlarError | undefined,
+): UnknownStorage {
+  return { name, url, reason, wasRemoved: false };
+}
+
 /** Not an error of the command's: whatever it does it does without this storage. */
-function retired(name: string): AshlarError {
-  return new AshlarError(ErrorCode.Refused, `storage ${name} was removed from the repository`, {
-    remedy: "take it out of the configuration",
-  });
+function removedStorage({ name, url }: StorageConfig): UnknownStorage {
+  const message = `storage ${name} was removed from the repository`;
+  const remedy = "take it out of the configuration";
+  const reason = new AshlarError(ErrorCode.Refused, message, { remedy });
+  return { name, url, reason, wasRemoved: true };
 }
 
 function namedInUse({ knownStorages }: OpenRepository, name: string): KnownStorage | undefined {

@@ -178,9 +178,7 @@ export class OpenRepository {
   async #findDefaultStorages(): Promise<readonly string[]> {
     const { unknown } = await this.storages();
     const { storages } = this.config.defaults;
-    const removed = unknown.filter(
-      ({ name, reason }) => storages.includes(name) && isErrorCode(reason, ErrorCode.Refused),
-    );
+    const removed = unknown.filter(({ name, wasRemoved }) => wasRemoved && storages.includes(name));
     const left = storages.filter((name) => removed.every((each) => each.name !== name));
     if (left.length === 0) return storages;
     for (const { reason } of removed) {

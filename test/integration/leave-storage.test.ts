@@ -73,6 +73,11 @@ describe("leaving storages", { timeout: TEST_TIMEOUT_MS }, () => {
         (await repo.show(String(third.stdout).trim().split("\n").at(-1) ?? "")).completeAt,
         ["b", "c"],
       );
+      const { storages } = await repo.json<{
+        storages: readonly { name: string; state: string; reason: string | null }[];
+      }>(["storage", "ls"]);
+      const listed = storages.filter(({ name, reason }) => name === "a" && reason !== null);
+      assert.match(listed.at(-1)?.reason ?? "", /it was removed: take it out/);
       const refused = await repo.fails(EXIT_REFUSED, ["backup", image, "other", "--storage", "a"]);
       assert.match(refused.message, /storage a was removed from the repository/);
     }

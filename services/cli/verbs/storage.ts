@@ -205,14 +205,16 @@ async function listStorages(engine: Engine): Promise<ListedStorage[]> {
       lockMs: record.lockMs ?? null,
     };
   });
-  const missing = unknown.map(({ name, url }): ListedStorage => ({
+  const missing = unknown.map(({ name, url, wasRemoved }): ListedStorage => ({
     name,
     id: null,
     site: null,
-    state: "not added",
+    state: wasRemoved ? "retired" : "not added",
     url,
     available: false,
-    reason: `\`ashlar storage add ${name}\` adds it`,
+    reason: wasRemoved
+      ? "it was removed: take it out of the configuration"
+      : `\`ashlar storage add ${name}\` adds it`,
     lockMs: null,
   }));
   return [...known, ...missing];
