@@ -58,6 +58,8 @@ export interface BlobLocking {
   readonly mode: LockMode;
   /** How long an object is locked from its put on, in ms. */
   readonly periodMs: number;
+  /** It was not told so itself, but goes by what the repository had on record when it was opened. */
+  readonly isInherited?: boolean;
   /**
    * Locks objects until `untilMs` (ms since 1970) at least; one that is locked for longer stays so, and one that was not locked is
    * so from now on. The result names those that could not be, with their error: NotFound for what is not there.

@@ -306,6 +306,11 @@ describe("a storage that locks from some time on", () => {
     await tiny.backup(["a", "b"]);
     const { locking, ...rest } = tiny.store(0);
     assert.ok(locking !== undefined && (await queued(tiny)).length > 0);
+    // Nor does who goes by an older record change it.
+    const older = { ...locking, periodMs: LOCK_MS / 2, isInherited: true };
+    Object.defineProperty(tiny.store(0), "locking", { value: older, configurable: true });
+    await extendLocks(tiny.repo, tiny.id(0));
+    assert.equal((await readLockStatus(tiny.kv, tiny.id(0)))?.lockMs, LOCK_MS);
     Object.defineProperty(tiny.store(0), "locking", { value: undefined });
     // Whoever does not know of the locks takes none off.
     const before = await queued(tiny);

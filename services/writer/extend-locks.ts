@@ -51,7 +51,8 @@ export async function extendLocks(
   // Whoever has never heard of locks takes none off that others want: it was started before they came, or is not of this release.
   if (locks && locking === undefined && !locksNoMore)
     return { storage, ...counts, reason: UNAWARE };
-  await setStorageLock(repo.kv, storage, locking);
+  // Who goes by the record does not write it: somebody else may have changed it since.
+  if (locking?.isInherited !== true) await setStorageLock(repo.kv, storage, locking);
   if (locking === undefined) {
     while (await dropLocks(repo.kv, storage)) signal?.throwIfAborted();
     return { storage, ...counts };

@@ -53,8 +53,7 @@ export function meterStore(store: BlobStore, options: StoreMeterOptions): BlobSt
 /** Locks that are made longer, a batch an operation; each name that could not be is an error. */
 function meterLocking(meter: Meter, locking: BlobLocking): BlobLocking {
   return {
-    mode: locking.mode,
-    periodMs: locking.periodMs,
+    ...locking,
     extend: async (names, untilMs) => {
       const failures = await meter.run("extend", () => locking.extend(names, untilMs));
       for (const error of failures.values()) meter.failed("extend", error);

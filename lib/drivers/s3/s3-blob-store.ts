@@ -97,12 +97,13 @@ class S3BlobStore implements BlobStore {
     this.#clock = clock;
     this.#readOnly = readOnly;
     this.#isVersioned = settings.objectLock !== undefined;
-    const { mode } = settings.objectLock ?? {};
+    const { mode, periodMs = 0, isInherited = false } = settings.objectLock ?? {};
     if (mode === "none") this.locksNoMore = true;
-    if (settings.objectLock !== undefined && mode !== undefined && mode !== "none") {
+    if (mode !== undefined && mode !== "none") {
       this.locking = {
         mode,
-        periodMs: settings.objectLock.periodMs,
+        periodMs,
+        isInherited,
         extend: (names, untilMs) => this.#extend(names, untilMs),
         extendMarker: (untilMs) => this.#extendOne(MARKER_NAME, untilMs),
       };

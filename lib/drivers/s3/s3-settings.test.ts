@@ -106,7 +106,8 @@ describe("the URL of an S3 storage", () => {
     assert.equal(parseS3Url("s3://backups?objectLockMode=none").objectLock?.mode, "none");
     // What the repository goes by holds where the URL does not say.
     const kept = { mode: "compliance", periodMs: 86_400_000 } as const;
-    assert.deepEqual(parseS3Url("s3://backups", kept).objectLock, kept);
+    const inherited = { ...kept, isInherited: true };
+    assert.deepEqual(parseS3Url("s3://backups", kept).objectLock, inherited);
     assert.equal(
       parseS3Url("s3://backups?preset=rgw&endpoint=https://s3.example.com", kept).checksum,
       locked.checksum,

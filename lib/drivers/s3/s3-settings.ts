@@ -25,6 +25,8 @@ export type S3LockMode = (typeof S3_LOCK_MODES)[number];
 export interface S3ObjectLock {
   readonly mode: S3LockMode;
   readonly periodMs: number;
+  /** The URL says nothing of it. */
+  readonly isInherited?: boolean;
 }
 
 /** Where an S3 storage is and how it is spoken to. Times in ms. */
@@ -115,7 +117,16 @@ export function parseS3Url(url: string, lock?: S3ObjectLock): S3Settings {
   const { bucket, prefix, params, wrong } = parseBucketUrl(url, "s3", isBucket);
   const options = readUrlOptions(OPTIONS, params, wrong);
   const { objectLockMode = lock?.mode, objectLockPeriod = lock?.periodMs } = options;
-  return complete(bucket, prefix, { ...options, objectLockMode, objectLockPeriod }, wrong);
+  const isSilent = options.objectLockMode === undefined && options.objectLockPeriod === undefined;
+  const settings = complete(
+    bucket,
+    prefix,
+    { ...options, objectLockMode, objectLockPeriod },
+    wrong,
+  );
+  const { objectLock } = settings;
+  if (!isSilent || objectLock === undefined) return settings;
+  return { ...settings, objectLock: { ...objectLock, isInherited: true } };
 }
 
 function complete(bucket: string, prefix: string, options: Options, wrong: WrongUrl): S3Settings {
